@@ -1,0 +1,18 @@
+"""Make a fine-tuned Transformer small and fast, and prove that it still answers the same."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from optimizer.loading import load as load
+
+__version__ = "0.1.0"
+__all__ = ["load"]
+
+_LAZY = {"load": "optimizer.loading"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'optimizer' has no attribute '{name}'")

@@ -1,0 +1,132 @@
+"""The command line: Hydra composes the configuration, everything after that takes plain values."""
+
+import copy
+import os
+import re
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import optimizer
+from optimizer.errors import OptimizerError, RecipeError
+
+_PACKAGED = Path(__file__).parent / "conf"
+CONF = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parent.parent / "conf"
+_COMMAND_KEYS = ("out", "force", "debug")
+_KNOBS = ("pruning_amount", "threshold")
+_CONFIG_DIR_FLAGS = ("--config-dir", "-cd")
+
+
+def main() -> None:
+    """Run the command in sys.argv; the exit code is 0 (all ok), 1 (a run failed or was rejected), 2 or 130."""
+    sys.exit(_main(sys.argv[1:]))
+
+
+def _main(arguments: list[str]) -> int:
+    if "--version" in arguments:
+        print(f"optimizer {optimizer.__version__}")
+        return 0
+    # Threads that wait for each other by spinning are ten times slower as soon as anything else uses a core.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        configs = _compose(arguments)
+        return _run(configs) if configs else 0
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to go on", file=sys.stderr)
+        return 130
+    except OptimizerError as error:
+        if "debug=true" in arguments:
+            raise
+        print(f"optimizer: {error}", file=sys.stderr)
+        return 2
+
+
+def _run(configs: list[dict[str, Any]]) -> int:
+    from optimizer.recipe import parse
+    from optimizer.report.table import show
+    from optimizer.sweep import sweep
+
+    recipes = [parse({key: value for key, value in config.items() if key not in _COMMAND_KEYS}) for config in configs]
+    out = Path(configs[0]["out"]).expanduser()
+    rows = sweep(recipes, out, force=bool(configs[0]["force"]), say=lambda line: print(line, file=sys.stderr))
+    show(rows, out)
+    return 0 if all(row["status"] == "ok" for row in rows) else 1
+
+
+def _compose(arguments: list[str]) -> list[dict[str, Any]]:
+    """The plain values of every combination that the command line asks for; none when it asks for help."""
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import DictConfig
+
+    _check_names(arguments)
+    found: list[tuple[DictConfig, Any]] = []
+    # Without it, Hydra prints several lines and ends the process itself, with exit code 1.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    with tempfile.TemporaryDirectory() as scratch:
+        # Hydra leaves a multirun.yaml in its sweep folder.
+        sys.argv = [sys.argv[0], *arguments, f"hydra.sweep.dir={scratch}"]
+        start = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
+        try:
+            start(lambda config: found.append((config, copy.deepcopy(HydraConfig.get()))))()
+        except Exception as error:
+            raise RecipeError(_one_line(error)) from error
+    return [_plain(config, settings) for config, settings in found]
+
+
+def _plain(config: Any, hydra: Any) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    from optimizer.recipe import KEYS
+    from optimizer.settings import nearest
+
+    raw = OmegaConf.to_container(config, resolve=False)
+    assert isinstance(raw, dict)
+    recipe = {str(key): value for key, value in raw.items() if key in KEYS}
+    referred = set(re.findall(r"\$\{(\w+)\}", str(recipe)))
+    given = {override.lstrip("+").partition("=")[0] for override in hydra.overrides.task}
+    for key in map(str, raw):
+        if key in KEYS or key in _COMMAND_KEYS or key in referred:
+            continue
+        if key not in _KNOBS:
+            raise RecipeError(f"recipe: unknown key '{key}'; {nearest(key, (*KEYS, *_COMMAND_KEYS, *_KNOBS))}")
+        if key in given and str(hydra.mode) == "RunMode.RUN":
+            raise RecipeError(f"{key}: the recipe '{hydra.runtime.choices.recipe}' does not use it; leave it out")
+    try:
+        values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise RecipeError(f"{error.full_key}: {_one_line(error)}; write {error.full_key}=VALUE") from None
+    assert isinstance(values, dict)
+    plain = {str(key): value for key, value in values.items() if key in KEYS or key in _COMMAND_KEYS}
+    plain.setdefault("name", hydra.runtime.choices.recipe.replace("/", "-"))
+    return plain
+
+
+def _check_names(arguments: list[str]) -> None:
+    """Refuse a team's recipe with the name of a shipped one: Hydra would silently take the shipped one."""
+    for directory in _config_dirs(arguments):
+        if not directory.is_dir():
+            raise RecipeError(f"--config-dir: '{directory}' is no directory; it must hold recipe/NAME.yaml")
+        for path in sorted(directory.glob("*/*.yaml")):
+            if (CONF / path.parent.name / path.name).exists():
+                raise RecipeError(f"{path}: '{path.stem}' is the name of a shipped {path.parent.name}; rename the file")
+
+
+def _config_dirs(arguments: list[str]) -> list[Path]:
+    found = []
+    for index, argument in enumerate(arguments):
+        flag, equals, value = argument.partition("=")
+        if flag in _CONFIG_DIR_FLAGS:
+            found.append(value if equals else arguments[index + 1] if index + 1 < len(arguments) else "")
+    return [Path(value) for value in found]
+
+
+def _one_line(error: Exception) -> str:
+    text = str(error).partition("Config search path")[0].partition("full_key:")[0]
+    return " ".join(text.split()) or type(error).__name__
+
+
+if __name__ == "__main__":
+    main()

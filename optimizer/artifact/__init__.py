@@ -1,0 +1,1 @@
+"""Artifacts: written whole or not at all, with a record of how they were made."""

@@ -1,0 +1,91 @@
+"""The card of an artifact: what it is, how it was made, what was measured, how to load it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from optimizer.artifact.manifest import CARD, Manifest
+from optimizer.errors import ArtifactError
+from optimizer.recipe import Recipe
+from optimizer.yaml import dump
+
+_FIGURES = (
+    "artifact_bytes",
+    "size_ratio",
+    "bits_per_parameter",
+    "sparsity",
+    "agreement",
+    "agreement_low",
+    "agreement_high",
+    "max_logit_difference",
+    "accuracy",
+    "original_accuracy",
+    "perplexity",
+    "original_perplexity",
+    "cosine_similarity",
+    "data",
+    "examples",
+    "latency_ms_p50",
+    "original_latency_ms_p50",
+    "speedup",
+    "peak_memory_mb",
+    "device",
+    "threads",
+)
+
+
+def write_card(directory: Path, manifest: Manifest, recipe: Recipe, figures: Mapping[str, Any] | None) -> None:
+    """Write or atomically replace the card; `figures` is a row, or None before anything was measured.
+
+    Raises ArtifactError when it cannot be written.
+    """
+    partial = directory / f"{CARD}.partial"
+    try:
+        partial.write_text(_text(manifest, recipe, figures), encoding="utf-8")
+        partial.replace(directory / CARD)
+    except OSError as error:
+        raise ArtifactError(f"{directory / CARD}: cannot be written ({error.strerror or error})") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _text(manifest: Manifest, recipe: Recipe, figures: Mapping[str, Any] | None) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in manifest.versions.items())
+    return f"""# {manifest.original}, optimized by the recipe `{recipe.name}`
+
+Made by `optimizer` from `{manifest.original}` (fingerprint `{manifest.original_fingerprint[:16]}`); the files and their
+sha256 are in `manifest.json`.
+
+## Load
+
+```python
+import optimizer
+
+model = optimizer.load("THIS DIRECTORY")
+```
+
+The format is `{manifest.format}`: plain `from_pretrained` loads it as well, without this package.
+
+## Recipe
+
+```yaml
+{dump(recipe.made_by()).rstrip()}
+```
+
+## Measured
+
+{_table(figures)}
+
+Versions: {versions}.
+"""
+
+
+def _table(figures: Mapping[str, Any] | None) -> str:
+    if figures is None:
+        return "Nothing yet."
+    rows = [f"| {name} | {_short(figures[name])} |" for name in _FIGURES if figures.get(name) is not None]
+    return "\n".join(["| figure | value |", "| --- | --- |", *rows])
+
+
+def _short(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

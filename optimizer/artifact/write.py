@@ -1,0 +1,127 @@
+"""Write an artifact: complete under its name, or not there at all."""
+
+import json
+import logging
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from optimizer.artifact import safetensors_file
+from optimizer.artifact.card import write_card
+from optimizer.artifact.exchange import put_in_place, recover
+from optimizer.artifact.manifest import FORMAT_VERSION, Manifest, describe_files, versions, write_manifest
+from optimizer.checkpoint import INDEX, Checkpoint, Shard, fingerprint, model_files, weight_bytes
+from optimizer.errors import ArtifactError
+from optimizer.recipe import Recipe
+from optimizer.staging import Staged
+from optimizer.yaml import dump
+
+PICKLE = "model_optimized.pt"
+_WEIGHT_SUFFIXES = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".gguf", ".ot", ".npz"}
+_OURS = {"config.json", "manifest.json", "recipe.yaml"}
+_LARGEST_COPY = 64 << 20
+
+log = logging.getLogger(__name__)
+
+
+def write(staged: Staged, recipe: Recipe, original: str, place: Path, keep: Path | None = None) -> Manifest:
+    """Write what `staged` streams as an artifact at `place` and return its manifest.
+
+    What was at `place` is kept as `keep`, or removed if that is None. Raises ArtifactError when the disk is full or
+    cannot be written; then nothing is left behind.
+    """
+    partial = place.with_name(place.name + ".partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        if put_right := recover(place):
+            log.warning("%s", put_right)
+        partial.mkdir(parents=True)
+        manifest = _fill(partial, staged, recipe, original)
+        put_in_place(partial, place, keep)
+    except OSError as error:
+        raise ArtifactError(f"{place}: cannot be written ({error.strerror or error})") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return manifest
+
+
+def _fill(directory: Path, staged: Staged, recipe: Recipe, original: str) -> Manifest:
+    checkpoint = staged.checkpoint
+    _copy_others(checkpoint, directory)
+    stored = _write_weights(staged, directory)
+    if checkpoint.index:
+        _write_index(directory, stored)
+    _write_config(checkpoint, staged.config, directory)
+    (directory / "recipe.yaml").write_text(dump(recipe.made_by()), encoding="utf-8")
+    if recipe.output.also_pt:
+        _write_pickle(directory)
+    manifest = Manifest(
+        format_version=FORMAT_VERSION,
+        format=recipe.output.format,
+        original=original,
+        original_fingerprint=fingerprint(checkpoint.directory),
+        original_bytes=weight_bytes(checkpoint.directory),
+        parameters=checkpoint.parameters,
+        versions=versions(),
+        files=describe_files(directory),
+    )
+    write_manifest(directory, manifest)
+    write_card(directory, manifest, recipe, figures=None)
+    return manifest
+
+
+def _copy_others(checkpoint: Checkpoint, directory: Path) -> None:
+    for path in model_files(checkpoint.directory):
+        relative = path.relative_to(checkpoint.directory)
+        if path.suffix in _WEIGHT_SUFFIXES or path.name.endswith(".index.json") or str(relative) in _OURS:
+            continue
+        if path.stat().st_size > _LARGEST_COPY:
+            log.warning("%s is left out: it is larger than %d MB", relative, _LARGEST_COPY >> 20)
+            continue
+        target = directory / ("README.original.md" if str(relative) == "README.md" else relative)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+
+
+def _write_weights(staged: Staged, directory: Path) -> dict[str, dict[str, int]]:
+    """Bytes per tensor per file."""
+    total = sum(len(shard.shapes) for shard in staged.checkpoint.shards)
+    with tqdm(total=total, desc="optimize", unit="tensor", disable=None, leave=False) as bar:
+
+        def tensors(shard: Shard) -> Iterator[tuple[str, torch.Tensor]]:
+            for weight in staged.stream(shard):
+                yield weight.name, weight.tensor
+                bar.update()
+
+        return {
+            shard.output_name: safetensors_file.write(directory / shard.output_name, tensors(shard))
+            for shard in staged.checkpoint.shards
+        }
+
+
+def _write_index(directory: Path, stored: dict[str, dict[str, int]]) -> None:
+    weight_map = {name: file for file, sizes in stored.items() for name in sizes}
+    total = sum(sum(sizes.values()) for sizes in stored.values())
+    index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
+    (directory / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def _write_config(checkpoint: Checkpoint, changes: Any, directory: Path) -> None:
+    merged = {**checkpoint.config, **changes}
+    # The path that a model was saved from says nothing to its readers, and the bytes must not depend on it.
+    merged.pop("_name_or_path", None)
+    config = {key: value for key, value in merged.items() if not (key in changes and value is None)}
+    (directory / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _write_pickle(directory: Path) -> None:
+    from safetensors.torch import load_file
+
+    state: dict[str, torch.Tensor] = {}
+    for path in sorted(directory.glob("*.safetensors")):
+        state.update(load_file(path))
+    torch.save(state, directory / PICKLE)

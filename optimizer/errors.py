@@ -1,0 +1,29 @@
+"""The errors that users meet: each is one line that says where, what, and what to write instead."""
+
+
+class OptimizerError(Exception):
+    """Anything a user can put right."""
+
+
+class RecipeError(OptimizerError):
+    """The command or the recipe is wrong."""
+
+
+class ModelError(OptimizerError):
+    """The original cannot be read."""
+
+
+class DataError(OptimizerError):
+    """The texts or their labels cannot be read."""
+
+
+class StageError(OptimizerError):
+    """A stage cannot be applied to this model."""
+
+
+class ArtifactError(OptimizerError):
+    """An artifact cannot be written, or is not what its manifest says."""
+
+
+class EvaluationError(OptimizerError):
+    """A figure could not be measured."""

@@ -1,0 +1,1 @@
+"""Measure an artifact against its original: agreement, speed and memory, in processes of their own."""

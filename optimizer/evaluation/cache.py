@@ -1,0 +1,89 @@
+"""The original's predictions on disk, so that a sweep asks the original once."""
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from optimizer.evaluation.predict import Prediction
+
+_LARGEST_BYTES = 2**30
+_DIGEST = "sha256"
+
+
+class Recorder:
+    """Collects predictions batch by batch, and writes them in the end; gives up above `largest` bytes."""
+
+    def __init__(self, path: Path, largest: int = _LARGEST_BYTES) -> None:
+        self._path = path
+        self._left = largest
+        self._tensors: dict[str, Tensor] | None = {}
+        self._batches = 0
+
+    def add(self, prediction: Prediction) -> None:
+        """Keep the next batch's prediction."""
+        for name, tensor in _named(self._batches, prediction):
+            self._left -= tensor.nbytes
+            if self._left < 0:
+                self._tensors = None
+            if self._tensors is not None:
+                self._tensors[name] = tensor.cpu().contiguous()
+        self._batches += 1
+
+    def write(self) -> bool:
+        """Store everything under one name at once; False if it was too large, OSError if it cannot be written."""
+        if self._tensors is None:
+            return False
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        partial = self._path.with_name(f"{self._path.name}.{os.getpid()}.partial")
+        digest = _digest(self._tensors[name] for name in sorted(self._tensors))
+        try:
+            save_file(self._tensors, partial, metadata={_DIGEST: digest})
+            partial.replace(self._path)
+        except SafetensorError as error:  # how it reports a full disk
+            raise OSError(str(error)) from error
+        finally:
+            partial.unlink(missing_ok=True)
+        return True
+
+
+class Recorded:
+    """Predictions read from disk, one batch at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def read(self, batch: int) -> Prediction:
+        """The prediction of the given batch."""
+        with safe_open(self._path, framework="pt") as file:
+            names = file.keys()
+            ids = f"{batch}.decoder_ids"
+            return Prediction(file.get_tensor(f"{batch}.logits"), file.get_tensor(ids) if ids in names else None)
+
+
+def recorded(path: Path) -> Recorded | None:
+    """The predictions stored at `path`; None where there are none or they are damaged."""
+    with contextlib.suppress(OSError, SafetensorError), safe_open(path, framework="pt") as file:
+        names = sorted(file.keys())
+        if (file.metadata() or {}).get(_DIGEST) == _digest(file.get_tensor(name) for name in names):
+            return Recorded(path)
+    return None
+
+
+def _named(batch: int, prediction: Prediction) -> Iterator[tuple[str, Tensor]]:
+    yield f"{batch}.logits", prediction.logits
+    if prediction.decoder_ids is not None:
+        yield f"{batch}.decoder_ids", prediction.decoder_ids
+
+
+def _digest(tensors: Iterable[Tensor]) -> str:
+    total = hashlib.sha256()
+    for tensor in tensors:
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()

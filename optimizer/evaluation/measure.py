@@ -1,0 +1,65 @@
+"""Measure a job: what the parent calls, and what runs in the processes that it starts."""
+
+import time
+
+from optimizer import process
+from optimizer.evaluation import comparison, latency, memory
+from optimizer.evaluation.inputs import prepare
+from optimizer.evaluation.job import Job
+from optimizer.evaluation.models import Pair, on_meta, set_up
+from optimizer.evaluation.tally import Figures
+
+__all__ = ["FIGURES", "Job", "evaluate"]
+
+FIGURES = (
+    "agreement",
+    "agreement_low",
+    "agreement_high",
+    "max_logit_difference",
+    "mean_logit_difference",
+    "kl_divergence",
+    "accuracy",
+    "original_accuracy",
+    "perplexity",
+    "original_perplexity",
+    "cosine_similarity",
+    "data",
+    "examples",
+    "latency_ms_p50",
+    "latency_ms_p95",
+    "original_latency_ms_p50",
+    "speedup",
+    "peak_memory_mb",
+    "evaluate_seconds",
+)
+"""The row's columns that `evaluate` fills."""
+
+
+def evaluate(job: Job) -> Figures:
+    """A value for each of FIGURES, None for what this job does not measure.
+
+    Measures in child processes; starts none when nothing is to be measured. Raises EvaluationError when a figure
+    cannot be had, DataError for labels that the model does not know.
+    """
+    started = time.perf_counter()
+    figures: Figures = dict.fromkeys(FIGURES)
+    if job.settings.examples != 0 or job.settings.repetitions:
+        figures |= process.call(_compare_and_time, job)
+    if job.settings.repetitions:
+        figures["peak_memory_mb"] = process.call(memory.peak_mb, job)
+    figures["evaluate_seconds"] = time.perf_counter() - started
+    return figures
+
+
+def _compare_and_time(job: Job) -> Figures:
+    """What one process with both models in it measures."""
+    set_up(job.environment)
+    inputs = prepare(on_meta(job.original, job.task), job.original, job.texts, job.environment.seed)
+    pair = Pair(job.original, job.artifact, job.task, job.environment, inputs.pad_id)
+    figures: Figures = {}
+    if job.settings.examples != 0:
+        figures |= comparison.compare(job, inputs, pair)
+    if job.settings.repetitions:
+        block = inputs.block(job.settings.batch_size, job.settings.length)
+        figures |= latency.measure(pair, job.task, block, job.settings)
+    return figures

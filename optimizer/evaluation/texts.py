@@ -1,0 +1,153 @@
+"""The texts that original and artifact are both asked, with their labels where there are any."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from optimizer import demo
+from optimizer.errors import DataError
+from optimizer.evaluation.files import TXT_COLUMN, Row, read_rows
+from optimizer.recipe import DataSettings
+from optimizer.settings import nearest
+
+Text = str | tuple[str, str]
+Label = str | int
+
+_MISSING = (None, "")
+_AUTO = "auto"
+_SHIPPED = {"demo": demo.TEXTS, "builtin": demo.SENTENCES}
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Texts or pairs of texts; `labels` has one for each, or is None.
+
+    `name` is the row's `data`: demo, builtin, or the file's name. `fingerprint` is the sha256 of texts and labels
+    in hexadecimal, whatever file they come from.
+    """
+
+    texts: tuple[Text, ...]
+    labels: tuple[Label, ...] | None
+    name: str
+    fingerprint: str
+
+
+def read(settings: DataSettings, *, is_demo: bool) -> Texts:
+    """The texts that a recipe's `data` names; `auto` is the demo's test set for the demo, builtin sentences otherwise.
+
+    Raises DataError, with file and line where there is one.
+    """
+    name, path = _source(settings.path, is_demo)
+    rows = list(islice(read_rows(path), settings.limit))
+    if not rows:
+        raise DataError(f"{path}: holds no texts")
+    texts = tuple(_text(row, settings.text, path) for row in rows)
+    labels = _labels(rows, settings.label)
+    content = json.dumps([texts, labels]).encode()
+    return Texts(texts, labels, name, hashlib.sha256(content).hexdigest())
+
+
+def _source(path: str, is_demo: bool) -> tuple[str, Path]:
+    if path == _AUTO:
+        path = "demo" if is_demo else "builtin"
+    if path in _SHIPPED:
+        return path, _SHIPPED[path]
+    file = Path(path).expanduser()
+    return file.name, file
+
+
+def _text(row: Row, column: str | list[str], path: Path) -> Text:
+    if path.suffix.lower() == ".txt":
+        if isinstance(column, list):
+            raise DataError(f"{path}: a txt file has no columns for pairs of texts; give a jsonl, csv or parquet file")
+        column = TXT_COLUMN
+    if isinstance(column, list):
+        first, second = column
+        return _field(row, first), _field(row, second)
+    return _field(row, column)
+
+
+def _field(row: Row, column: str) -> str:
+    if column not in row.values:
+        columns = ", ".join(map(str, row.values)) or "none"
+        raise DataError(
+            f"{row.where}: has no column '{column}' (columns: {columns}); write data.text=COLUMN; "
+            f"{nearest(column, map(str, row.values))}"
+        )
+    text = row.values[column]
+    if not isinstance(text, str):
+        raise DataError(f"{row.where}: '{column}' holds {_brief(text)} where a text is expected")
+    return text
+
+
+def _labels(rows: list[Row], column: str) -> tuple[Label, ...] | None:
+    labels = [row.values.get(column) for row in rows]
+    if all(label in _MISSING for label in labels):
+        return None
+    checked: list[Label] = []
+    for row, label in zip(rows, labels, strict=True):
+        if label in _MISSING:
+            raise DataError(
+                f"{row.where}: has no '{column}' while other rows have one; fill it in, or write data.label=''"
+            )
+        if isinstance(label, bool) or not isinstance(label, str | int):
+            raise DataError(
+                f"{row.where}: '{column}' holds {_brief(label)} where a word or a whole number is expected; "
+                "write data.label=COLUMN, or data.label='' to go without"
+            )
+        checked.append(label)
+    return tuple(checked)
+
+
+def _brief(value: object) -> str:
+    text = json.dumps(value, default=str, ensure_ascii=False)
+    return text if len(text) <= 40 else f"{text[:39]}…"
+
+
+def check_labels(texts: Texts, config: Mapping[str, Any]) -> tuple[int, ...] | None:
+    """The labels as ids of the classes in a config.json's values, None unless the model gives each text one label.
+
+    A label is matched by its name first, then as a number within range. Raises DataError for unknown ones.
+    """
+    from optimizer.task import task_of
+
+    ids, classes = _class_ids(config)
+    several = config.get("problem_type") in ("multi_label_classification", "regression")
+    if texts.labels is None or several or classes < 2 or task_of(config) != "sequence-classification":
+        return None
+    found = {label: _class_id(label, ids, classes) for label in dict.fromkeys(texts.labels)}
+    unknown = [str(label) for label, index in found.items() if index is None]
+    if unknown:
+        raise DataError(
+            f"{texts.name}: the model does not know {_first(unknown)}; "
+            f"it knows {_first(list(ids))}; write data.label=COLUMN, or data.label='' to go without"
+        )
+    return tuple(index for label in texts.labels if (index := found[label]) is not None)
+
+
+def _class_ids(config: Mapping[str, Any]) -> tuple[dict[str, int], int]:
+    """Class ids by name, and how many classes there are as transformers counts them: two unless config.json says."""
+    named = config.get("id2label") or {}
+    classes = len(named) or int(config.get("num_labels", 2))
+    ids = {str(name): int(index) for index, name in named.items()}
+    ids |= {str(name): int(index) for name, index in (config.get("label2id") or {}).items()}
+    return ids or {f"LABEL_{index}": index for index in range(classes)}, classes
+
+
+def _class_id(label: Label, ids: Mapping[str, int], classes: int) -> int | None:
+    name = str(label)
+    if name in ids:
+        return ids[name]
+    if name.isdecimal() and int(name) < classes:
+        return int(name)
+    return None
+
+
+def _first(names: list[str]) -> str:
+    """The first three names, and how many more there are."""
+    shown = ", ".join(f"'{name}'" for name in names[:3])
+    return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown

@@ -1,0 +1,224 @@
+"""A recipe: what to do with one model, as plain frozen values, checked before anything is read."""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from optimizer.errors import RecipeError
+from optimizer.settings import Settings, build, nearest
+from optimizer.stages import STAGES
+from optimizer.stages.stage import Routing, Stage
+
+Format = Literal["dense"]
+_NAME = re.compile(r"\w[\w.-]*")  # it begins a run's id, which names a directory
+
+
+class ModelSettings(Settings):
+    """Which model: `path` is a directory, a hub id, or `demo`."""
+
+    path: str = Field(default="demo", min_length=1)
+    revision: str | None = None
+
+
+class DataSettings(Settings):
+    """Which texts: `path` is a file (jsonl, csv, parquet, txt), `demo`, `builtin`, or `auto`.
+
+    `text` names the column of texts, or two columns for pairs; `label` the column of labels, if there is one.
+    `limit` keeps only the first texts.
+    """
+
+    path: str = "auto"
+    text: str | list[str] = "text"
+    label: str = "label"
+    limit: int | None = Field(default=None, ge=1)
+
+    @field_validator("text", mode="before")
+    @classmethod
+    def _one_or_two(cls, text: Any) -> Any:
+        pair = isinstance(text, list) and len(text) == 2 and all(isinstance(column, str) for column in text)
+        if not (pair or isinstance(text, str)):
+            raise ValueError("write one column, or two columns for pairs of texts")
+        return text
+
+
+class EvaluationSettings(Settings):
+    """What is measured: agreement on `examples` texts (null: all, 0: none), latency over `repetitions` (0: none)."""
+
+    examples: int | None = Field(default=None, ge=0)
+    batch_size: int = Field(default=8, ge=1)
+    length: int = Field(default=128, ge=1)
+    warmup: int = Field(default=2, ge=0)
+    repetitions: int = Field(default=10, ge=0)
+
+
+class Gates(Settings):
+    """Bounds that a row must meet: agreement, agreement_low and speedup from below, the others from above."""
+
+    agreement: float | None = Field(default=None, ge=0, le=1)
+    agreement_low: float | None = Field(default=None, ge=0, le=1)
+    size_ratio: float | None = Field(default=None, gt=0)
+    speedup: float | None = Field(default=None, gt=0)
+    accuracy_drop: float | None = Field(default=None, ge=-1, le=1)
+
+
+class Environment(Settings):
+    """Where and how a run computes: `threads` defaults to the cores this process may use."""
+
+    device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:\d+)?)$")
+    threads: int = Field(default_factory=lambda: len(os.sched_getaffinity(0)), ge=1)
+    seed: int = Field(default=0, ge=0, lt=2**32)
+
+
+@dataclass(frozen=True)
+class Step:
+    """A stage under its label in the recipe, with the weights it is for."""
+
+    label: str
+    stage: Stage
+    routing: Routing
+
+
+class Output(Settings):
+    """How the artifact is stored."""
+
+    format: Format = "dense"
+    also_pt: bool = False
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One model, the stages in their order, what is stored, what is measured and what is demanded."""
+
+    name: str
+    steps: tuple[Step, ...]
+    output: Output
+    gates: Gates
+    model: ModelSettings
+    data: DataSettings
+    evaluation: EvaluationSettings
+    environment: Environment
+
+    def made_by(self) -> dict[str, Any]:
+        """What decides the artifact's bytes, as a recipe file's keys; holds no path."""
+        return {
+            "name": self.name,
+            "stages": {step.label: _step_values(step) for step in self.steps},
+            **self.output.model_dump(),
+        }
+
+    def values(self) -> dict[str, Any]:
+        """Every setting, as the keys of a recipe file that gives this recipe again."""
+        return {
+            **self.made_by(),
+            "gates": self.gates.model_dump(exclude_none=True),
+            "model": self.model.model_dump(),
+            "data": self.data.model_dump(),
+            "evaluation": self.evaluation.model_dump(),
+            **self.environment.model_dump(),
+        }
+
+
+KEYS = (
+    "name",
+    "stages",
+    "format",
+    "also_pt",
+    "gates",
+    "model",
+    "data",
+    "evaluation",
+    "device",
+    "threads",
+    "seed",
+)
+
+
+def parse(values: Mapping[str, Any]) -> Recipe:
+    """A Recipe from a plain mapping of KEYS; RecipeError says where, what and what to write instead."""
+    for key in values:
+        if key not in KEYS:
+            raise RecipeError(f"recipe: unknown key '{key}'; {nearest(str(key), KEYS)}")
+    name = values.get("name", "unnamed")
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise RecipeError(f"name: {name!r}: expected a word; write name=WORD")
+    recipe = Recipe(
+        name=name,
+        steps=_steps(values.get("stages")),
+        output=build(Output, _given(values, Output), ""),
+        gates=build(Gates, values.get("gates"), "gates"),
+        model=build(ModelSettings, values.get("model"), "model"),
+        data=build(DataSettings, values.get("data"), "data"),
+        evaluation=build(EvaluationSettings, values.get("evaluation"), "evaluation"),
+        environment=build(Environment, _given(values, Environment), ""),
+    )
+    _check_order(recipe.steps)
+    _check_gates(recipe)
+    return recipe
+
+
+def _given(values: Mapping[str, Any], kind: type[Settings]) -> dict[str, Any]:
+    """The fields of `kind` that `values` sets; a null means the default."""
+    return {key: values[key] for key in kind.model_fields if values.get(key) is not None}
+
+
+def _steps(stages: Any) -> tuple[Step, ...]:
+    if stages is None:
+        return ()
+    if not isinstance(stages, Mapping):
+        raise RecipeError(f"stages: expected a mapping of label: settings, found {type(stages).__name__}")
+    return tuple(_step(str(label), settings) for label, settings in stages.items())
+
+
+def _step(label: str, settings: Any) -> Step:
+    where = f"stages.{label}"
+    if settings is None:
+        settings = {}
+    if not isinstance(settings, Mapping):
+        raise RecipeError(f"{where}: expected a mapping of settings, found {settings!r}; write {where}: {{}}")
+    kind = settings.get("stage", label)
+    if not isinstance(kind, str) or kind not in STAGES:
+        raise RecipeError(f"{where}: unknown stage '{kind}'; {nearest(str(kind), STAGES)}")
+    stage = STAGES[kind]
+    for key in settings:
+        known = ["stage", *Routing.model_fields, *stage.model_fields]
+        if key not in known:
+            raise RecipeError(f"{where}: unknown key '{key}'; {nearest(str(key), known)}")
+    routing = {key: settings[key] for key in Routing.model_fields if settings.get(key) is not None}
+    own = {key: value for key, value in settings.items() if key in stage.model_fields}
+    return Step(label, build(stage, own, where), build(Routing, routing, where))
+
+
+def _step_values(step: Step) -> dict[str, Any]:
+    routing = step.routing.model_dump(exclude_defaults=True)
+    return {"stage": step.stage.kind, **step.stage.model_dump(), **routing}
+
+
+def _check_order(steps: tuple[Step, ...]) -> None:
+    for index, step in enumerate(steps):
+        for earlier in steps[:index]:
+            if earlier.stage.makes_codes and step.stage.needs_floats:
+                raise RecipeError(
+                    f"stages.{step.label}: {step.stage.kind} cannot follow {earlier.stage.kind}, which leaves integer "
+                    f"codes; write {step.label} before {earlier.label}"
+                )
+        reason = step.stage.conflict([other.stage for other in steps if other is not step])
+        if reason:
+            raise RecipeError(f"stages.{step.label}: {reason}")
+
+
+def _check_gates(recipe: Recipe) -> None:
+    measured = {
+        "agreement": recipe.evaluation.examples != 0,
+        "agreement_low": recipe.evaluation.examples != 0,
+        "accuracy_drop": recipe.evaluation.examples != 0,
+        "speedup": recipe.evaluation.repetitions != 0,
+    }
+    for gate in recipe.gates.model_dump(exclude_none=True):
+        if not measured.get(gate, True):
+            raise RecipeError(
+                f"gates.{gate}: this evaluation does not measure it; write evaluation=full, or ~gates.{gate}"
+            )

@@ -1,0 +1,84 @@
+"""The table on the screen after a run or a sweep, and what has to be said about it."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from optimizer.results import CSV_FILE, Row
+
+_WIDE_INTERVAL = 0.02
+_MEGABYTE = 1e6
+_NARROWEST = 140  # columns, else figures would be cut
+
+
+def show(rows: list[Row], out: Path | None = None) -> None:
+    """Print the rows, best first, then plain words about whatever is slower or rests on too little.
+
+    `out` is the folder that their artifacts are relative to.
+    """
+    console = Console(soft_wrap=True, highlight=False)
+    console.width = max(console.width, _NARROWEST)
+    ordered = sorted(rows, key=_rank)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in _LEFT:
+        table.add_column(name, no_wrap=True)
+    for name in _RIGHT:
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in ordered:
+        table.add_row(*_cells(row))
+    console.print(table)
+    for remark in _remarks(ordered):
+        console.print(remark)
+    for row in ordered:
+        if row["artifact"]:
+            console.print(f"{row['run_id']}: {(out or Path()) / row['artifact']}")
+    if out:
+        console.print(f"rows: {out / CSV_FILE}")
+
+
+_LEFT = ("run", "status")
+_RIGHT = ("MB", "size", "agreement", "95 % interval", "texts", "speed-up", "ms")
+
+
+def _rank(row: Row) -> tuple[int, float]:
+    """Good rows before rejected before failed; among them the smaller first."""
+    return ("ok", "rejected", "failed").index(row["status"]), row["size_ratio"] or float("inf")
+
+
+def _cells(row: Row) -> list[str]:
+    interval = ""
+    if row["agreement_low"] is not None:
+        interval = f"{row['agreement_low']:.4f} to {row['agreement_high']:.4f}"
+    size = row["artifact_bytes"]
+    return [
+        row["run_id"],
+        row["status"],
+        "" if size is None else f"{size / _MEGABYTE:.2f}",
+        "" if row["size_ratio"] is None else f"{row['size_ratio']:.1%}",
+        "" if row["agreement"] is None else f"{row['agreement']:.4f}",
+        interval,
+        "" if row["examples"] is None else f"{row['examples']}",
+        "" if row["speedup"] is None else f"{row['speedup']:.2f}x",
+        "" if row["latency_ms_p50"] is None else f"{row['latency_ms_p50']:.1f}",
+    ]
+
+
+def _remarks(rows: list[Row]) -> list[str]:
+    remarks = []
+    for row in rows:
+        if row["speedup"] is not None and row["speedup"] < 1:
+            remarks.append(f"{row['run_id']} is slower than its original: {1 / row['speedup']:.1f} times the latency.")
+        if row["agreement"] is not None and row["agreement_high"] - row["agreement_low"] > _WIDE_INTERVAL:
+            remarks.append(
+                f"{row['run_id']}: {row['examples']} examples are too few to pin the agreement down: the interval is "
+                f"{row['agreement_high'] - row['agreement_low']:.3f} wide."
+            )
+    data = {row["data"] for row in rows}
+    if "builtin" in data:
+        remarks.append(
+            "Agreement was measured on general sentences; what counts is agreement on your texts: data.path=FILE"
+        )
+    if "random" in data:
+        remarks.append("Agreement was measured on random inputs and says little; it satisfies no gate.")
+    return remarks

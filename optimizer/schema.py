@@ -1,0 +1,55 @@
+"""A JSON schema of recipe files, for editors: `python -m optimizer.schema > recipe.schema.json`."""
+
+import json
+from typing import Any
+
+from optimizer.recipe import DataSettings, Environment, EvaluationSettings, Gates, ModelSettings, Output
+from optimizer.stages import STAGES
+from optimizer.stages.stage import Routing
+
+_INTERPOLATION = {"type": "string", "pattern": r"\$\{"}
+
+
+def schema() -> dict[str, Any]:
+    """The schema of a recipe file (JSON Schema 2020-12), in which any setting may be an interpolation."""
+    groups = {"gates": Gates, "model": ModelSettings, "data": DataSettings, "evaluation": EvaluationSettings}
+    properties = {key: _object(kind.model_json_schema()) for key, kind in groups.items()}
+    for kind in (Output, Environment):
+        properties |= _object(kind.model_json_schema())["properties"]
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "optimizer recipe",
+        "type": "object",
+        "properties": properties
+        | {
+            "name": {"type": "string"},
+            "defaults": {"type": "array"},
+            "stages": {"type": "object", "additionalProperties": {"anyOf": [_stage(kind) for kind in STAGES]}},
+        },
+    }
+
+
+def _stage(kind: str) -> dict[str, Any]:
+    described = _object(STAGES[kind].model_json_schema())
+    routing = _object(Routing.model_json_schema())["properties"]
+    described["properties"] = {"stage": {"const": kind}} | described["properties"] | routing
+    described["title"] = kind
+    return described
+
+
+def _object(described: dict[str, Any]) -> dict[str, Any]:
+    properties = {key: _or_interpolation(value) for key, value in described["properties"].items()}
+    # Nothing is required: a recipe that extends another gives only what differs.
+    return {"type": "object", "properties": properties, "additionalProperties": False} | _description(described)
+
+
+def _or_interpolation(described: dict[str, Any]) -> dict[str, Any]:
+    return {"anyOf": [described, _INTERPOLATION]}
+
+
+def _description(described: dict[str, Any]) -> dict[str, Any]:
+    return {key: described[key] for key in ("description",) if key in described}
+
+
+if __name__ == "__main__":
+    print(json.dumps(schema(), indent=2))

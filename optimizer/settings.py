@@ -1,0 +1,62 @@
+"""What every settings type shares: frozen, no unknown keys, no silent conversions."""
+
+import difflib
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from optimizer.errors import RecipeError
+
+
+class Settings(BaseModel):
+    """Frozen, validated values whose field names are exactly their YAML keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
+
+
+T = TypeVar("T", bound="Settings")
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A tail for an error line: the closest known word, else all of them."""
+    names = list(known)
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(names) or 'none'}"
+
+
+def build(kind: type[T], values: Any, where: str) -> T:
+    """Validate `values` as `kind`; RecipeError names the key below `where`, the fault and the remedy."""
+    if values is None:
+        values = {}
+    if not isinstance(values, dict):
+        raise RecipeError(f"{where}: expected a mapping of settings, found {values!r}")
+    try:
+        return kind(**{str(key): value for key, value in values.items()})
+    except ValidationError as error:
+        raise RecipeError(_line(kind, error, where)) from None
+
+
+def _line(kind: type[Settings], error: ValidationError, where: str) -> str:
+    first, *others = error.errors(include_url=False)
+    key = ".".join(str(part) for part in first["loc"])
+    path = f"{where}.{key}" if where and key else where or key
+    if first["type"] == "extra_forbidden":
+        parent = path.rpartition(".")[0]
+        unknown = str(first["loc"][-1])
+        text = f"{parent or 'recipe'}: unknown key '{unknown}'; {nearest(unknown, _keys(kind, first['loc'][:-1]))}"
+    elif first["type"] == "missing":
+        text = f"{path}: is required; write {path}=VALUE"
+    else:
+        message = first["msg"].removeprefix("Value error, ")
+        text = f"{path}: {first['input']!r}: {message[0].lower()}{message[1:]}"
+    return f"{text} (and {len(others)} more)" if others else text
+
+
+def _keys(kind: type[Settings], path: tuple[int | str, ...]) -> list[str]:
+    for part in path:
+        field = kind.model_fields.get(str(part))
+        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, Settings)):
+            return []
+        kind = field.annotation
+    return list(kind.model_fields)

@@ -1,0 +1,166 @@
+"""Magnitude pruning: set the smallest weights to zero.
+
+Han et al., Learning both Weights and Connections for Efficient Neural Networks (2015), without the retraining; N:M
+patterns as in Mishra et al., Accelerating Sparse Deep Neural Networks (2021).
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field, field_validator
+
+from optimizer.errors import StageError
+from optimizer.settings import Settings
+from optimizer.stages.stage import Context, Prepared, Stage
+from optimizer.weight import Role, Weight, Weights
+
+_LOW_BITS = 16
+_LOW_VALUES = 1 << _LOW_BITS
+_HIGH_VALUES = 1 << (31 - _LOW_BITS)  # of a float32's magnitude: 31 bits without the sign
+
+
+class Prune(Settings):
+    """Zeros for the `amount` (0 to 0.99) of smallest magnitudes, per tensor or over the whole model.
+
+    `pattern` N:M keeps the N largest of every M neighbours along the input axis instead, and takes no amount.
+    """
+
+    kind: ClassVar[str] = "prune"
+    default_roles: ClassVar[tuple[Role, ...]] = ("linear",)
+    makes_codes: ClassVar[bool] = False
+    needs_floats: ClassVar[bool] = True
+    loads_as_stored: ClassVar[bool] = False
+
+    amount: float | None = Field(default=None, ge=0, le=0.99)
+    scope: Literal["tensor", "model"] = "tensor"
+    pattern: str = "unstructured"
+
+    @field_validator("pattern", mode="before")
+    @classmethod
+    def _sexagesimal(cls, pattern: Any) -> Any:
+        # YAML 1.1 reads an unquoted 2:4 as a number to the base of 60.
+        if isinstance(pattern, int) and not isinstance(pattern, bool):
+            return f"{pattern // 60}:{pattern % 60}"
+        return pattern
+
+    @field_validator("pattern")
+    @classmethod
+    def _known(cls, pattern: str) -> str:
+        if pattern == "unstructured":
+            return pattern
+        keep, colon, group = pattern.partition(":")
+        if not (colon and keep.isdecimal() and group.isdecimal() and 0 < int(keep) < int(group)):
+            raise ValueError("write unstructured, or N:M with N below M, such as 2:4")
+        return pattern
+
+    def conflict(self, others: Sequence[Stage]) -> str | None:
+        """An amount and an N:M pattern exclude each other, and one of them must be there."""
+        if self.pattern == "unstructured":
+            return "amount: is required; write amount: 0.3" if self.amount is None else None
+        if self.amount is not None:
+            return f"pattern: {self.pattern} already says how much is pruned; remove amount"
+        if self.scope == "model":
+            return f"pattern: {self.pattern} is a matter of each tensor; remove scope: model"
+        return None
+
+    def prepare(self, weights: Weights, context: Context) -> Prepared:
+        """Reads the routed weights only for `scope: model`: twice, and once more to share out ties."""
+        if self.pattern != "unstructured":
+            keep, group = (int(part) for part in self.pattern.split(":"))
+            return Prepared(lambda weight: [weight.with_tensor(_prune_groups(weight, keep, group))])
+        assert self.amount is not None
+        amount = self.amount
+        if self.scope == "tensor":
+            return Prepared(lambda weight: [weight.with_tensor(prune(weight.tensor, amount))])
+        limit, ties = model_limit(weights, amount)
+        return Prepared(lambda weight: [weight.with_tensor(_zero_up_to(weight.tensor, limit, ties[weight.name]))])
+
+
+def prune(tensor: torch.Tensor, amount: float) -> torch.Tensor:
+    """A copy in which exactly round(amount * numel) values, the smallest in magnitude, are zero (or were already).
+
+    Of equal magnitudes the first in memory order go first; NaN counts as larger than every number.
+    """
+    count = round(amount * tensor.numel())
+    if count == 0:
+        return tensor.clone()
+    magnitudes = _magnitudes(tensor)
+    limit = magnitudes.kthvalue(count).values
+    return _zero_up_to(tensor, int(limit), count - int((magnitudes < limit).sum()))
+
+
+def prune_pattern(tensor: torch.Tensor, keep: int, group: int, axis: int) -> torch.Tensor:
+    """A copy that keeps the `keep` largest of every `group` neighbours along `axis`; of equal ones the last go on.
+
+    Raises ValueError when there is no such axis, or it is no multiple of `group` long.
+    """
+    if not tensor.dim():
+        raise ValueError("it is a single value without an input axis")
+    if tensor.shape[axis] % group:
+        raise ValueError(f"its input axis of {tensor.shape[axis]} is no multiple of {group}")
+    moved = tensor.movedim(axis, -1).contiguous()
+    magnitudes = _magnitudes(moved).reshape(-1, group)
+    order = magnitudes.argsort(dim=1, stable=True)
+    mask = torch.zeros_like(magnitudes, dtype=torch.bool)
+    mask.scatter_(1, order[:, : group - keep], True)
+    return moved.masked_fill(mask.reshape(moved.shape), 0).movedim(-1, axis).contiguous()
+
+
+def model_limit(weights: Weights, amount: float) -> tuple[int, dict[str, int]]:
+    """The magnitude (as `_magnitudes` codes it) up to which a model is pruned, and how many ties each weight gives.
+
+    Exact in bounded memory: a histogram over the upper bits of the magnitudes, then one inside the bin that holds
+    the limit.
+    """
+    high = torch.zeros(_HIGH_VALUES, dtype=torch.int64)
+    for weight in weights():
+        high += torch.bincount(_magnitudes(weight.tensor) >> _LOW_BITS, minlength=_HIGH_VALUES)
+    count = round(amount * int(high.sum()))
+    if count == 0:
+        return 0, {weight.name: 0 for weight in weights()}
+    bin_, below = _bin_of(high, count)
+    low = torch.zeros(_LOW_VALUES, dtype=torch.int64)
+    for weight in weights():
+        magnitudes = _magnitudes(weight.tensor)
+        inside = magnitudes[magnitudes >> _LOW_BITS == bin_]
+        low += torch.bincount(inside & (_LOW_VALUES - 1), minlength=_LOW_VALUES)
+    value, below_in_bin = _bin_of(low, count - below)
+    limit = bin_ << _LOW_BITS | value
+    return limit, dict(_share_ties(weights, limit, count - below - below_in_bin))
+
+
+def _share_ties(weights: Weights, limit: int, left: int) -> Iterator[tuple[str, int]]:
+    for weight in weights():
+        ties = min(left, int((_magnitudes(weight.tensor) == limit).sum()))
+        left -= ties
+        yield weight.name, ties
+
+
+def _bin_of(histogram: torch.Tensor, count: int) -> tuple[int, int]:
+    """The bin that holds the `count`-th smallest, and how many lie in the bins before it."""
+    total = histogram.cumsum(0)
+    bin_ = int(torch.searchsorted(total, count))
+    return bin_, int(total[bin_] - histogram[bin_])
+
+
+def _magnitudes(tensor: torch.Tensor) -> torch.Tensor:
+    """Magnitudes as flat int32 codes in the same order: a float's bits without the sign grow with its magnitude."""
+    return tensor.detach().float().flatten().view(torch.int32) & 0x7FFFFFFF
+
+
+def _zero_up_to(tensor: torch.Tensor, limit: int, ties: int) -> torch.Tensor:
+    """A copy with zeros for all magnitudes below `limit` and the first `ties` of those equal to it."""
+    magnitudes = _magnitudes(tensor)
+    mask = magnitudes < limit
+    if ties:
+        equal = (magnitudes == limit).nonzero().flatten()
+        mask[equal[:ties]] = True
+    return tensor.masked_fill(mask.reshape(tensor.shape), 0)
+
+
+def _prune_groups(weight: Weight, keep: int, group: int) -> torch.Tensor:
+    try:
+        return prune_pattern(weight.tensor, keep, group, weight.input_axis)
+    except ValueError as error:
+        raise StageError(f"{weight.name}: {error}; leave it out with skip: ['{weight.name}']") from None

@@ -1,0 +1,62 @@
+"""What a model is for: the task and the AutoModel class that its config.json names."""
+
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
+
+from optimizer.errors import ModelError
+
+Task = Literal[
+    "sequence-classification",
+    "token-classification",
+    "question-answering",
+    "image-classification",
+    "audio-classification",
+    "seq2seq-lm",
+    "masked-lm",
+    "causal-lm",
+    "encoder",
+]
+
+TASKS: tuple[Task, ...] = get_args(Task)
+
+_AUTO_CLASS: dict[Task, str] = {
+    "sequence-classification": "AutoModelForSequenceClassification",
+    "token-classification": "AutoModelForTokenClassification",
+    "question-answering": "AutoModelForQuestionAnswering",
+    "image-classification": "AutoModelForImageClassification",
+    "audio-classification": "AutoModelForAudioClassification",
+    "seq2seq-lm": "AutoModelForSeq2SeqLM",
+    "masked-lm": "AutoModelForMaskedLM",
+    "causal-lm": "AutoModelForCausalLM",
+    "encoder": "AutoModel",
+}
+
+
+def auto_class(task: Task) -> Any:
+    """The transformers AutoModel class that loads models of `task`."""
+    import transformers
+
+    return getattr(transformers, _AUTO_CLASS[task])
+
+
+def task_of(config: Mapping[str, Any]) -> Task:
+    """The task that `architectures` in a config.json names; `encoder` when it names a headless model.
+
+    Raises ModelError for an architecture that no AutoModel class of TASKS loads.
+    """
+    architectures = config.get("architectures") or []
+    if not architectures:
+        return "encoder"
+    for task in TASKS:
+        if architectures[0] in _architectures(task):
+            return task
+    raise ModelError(
+        f"config.json: architectures: '{architectures[0]}' has none of the tasks known here; known: {', '.join(TASKS)}"
+    )
+
+
+def _architectures(task: Task) -> set[str]:
+    names: set[str] = set()
+    for value in auto_class(task)._model_mapping._model_mapping.values():
+        names.update((value,) if isinstance(value, str) else value)
+    return names

@@ -1,0 +1,85 @@
+#!/usr/bin/env python3
+"""Make a trained Transformer smaller: float16, pruning, zeroing of near-zero weights, bitsandbytes 8-bit.
+
+    python scripts/quantization_code.py --model_path DIR [--output_path DIR]
+
+The same from Python: `from quantization_code import apply_quantization`.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import optimizer
+from optimizer.errors import OptimizerError
+
+
+def apply_quantization(
+    model_path: str | Path,
+    output_path: str | Path | None = None,
+    pruning: bool = True,
+    pruning_amount: float = 0.3,
+    use_bnb: bool = True,
+    compress: bool = True,
+    threshold: float = 1e-3,
+) -> Any:
+    """Optimize the model in `model_path` and return it, loaded from the artifact at `output_path`.
+
+    Without `output_path` the artifact takes the original's place, and the original is kept beside it. Raises an
+    OptimizerError, one line, when anything is wrong.
+    """
+    return optimizer.load(_write(model_path, output_path, pruning, pruning_amount, use_bnb, compress, threshold))
+
+
+def _write(
+    model_path: str | Path,
+    output_path: str | Path | None,
+    pruning: bool,
+    pruning_amount: float,
+    use_bnb: bool,
+    compress: bool,
+    threshold: float,
+) -> Path:
+    from optimizer.recipe import parse
+    from optimizer.replace import optimize_to
+
+    stages: dict[str, Any] = {}
+    if pruning:
+        stages["prune"] = {"amount": pruning_amount}
+    if compress:
+        stages["threshold"] = {"value": threshold}
+    if use_bnb:
+        stages["bitsandbytes"] = {"bits": 8}
+    stages["cast"] = {"dtype": "float16", "compute": "stored" if use_bnb else "float32"}
+    recipe = parse({"name": "quantization_code", "stages": stages, "also_pt": True, "model": {"path": str(model_path)}})
+    return optimize_to(recipe, Path(output_path) if output_path else None, print)
+
+
+def main() -> int:
+    """Parse the guide's flags and run; the exit code is 0, or 2 with one line on stderr."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    flag = argparse.BooleanOptionalAction
+    parser.add_argument("--model_path", required=True, help="directory of the trained model")
+    parser.add_argument("--output_path", help="where the result goes (default: in the original's place)")
+    parser.add_argument("--pruning", action=flag, default=True, help="set the smallest weights to zero")
+    parser.add_argument("--pruning_amount", type=float, default=0.3, help="the fraction of them, 0.0 to 0.9")
+    parser.add_argument("--use_bnb", action=flag, default=True, help="bitsandbytes 8-bit linear layers")
+    parser.add_argument("--compress", action=flag, default=True, help="set near-zero weights to zero")
+    parser.add_argument("--threshold", type=float, default=1e-3, help="the magnitude below which they are near zero")
+    arguments = parser.parse_args()
+    try:
+        place = _write(**vars(arguments))
+    except OptimizerError as error:
+        hint = "; or write --no-use_bnb" if "pip install bitsandbytes" in str(error) else ""
+        print(f"quantization_code: {error}{hint}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; nothing was changed", file=sys.stderr)
+        return 130
+    print(f"the optimized model is in {place}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,240 @@
+"""Reading texts and labels: every format, every fault in one line."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pytest
+from pyarrow import parquet
+
+from optimizer.errors import DataError
+from optimizer.evaluation.texts import Texts, check_labels, read
+from optimizer.recipe import DataSettings
+
+ROWS = [{"text": "hello, you", "label": "yes", "more": 1}, {"text": "grüß\ndich", "label": "no", "more": 2}]
+CLASSIFIER = {"architectures": ["BertForSequenceClassification"], "id2label": {"0": "no", "1": "yes", "2": "5"}}
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    if path.suffix == ".jsonl":
+        path.write_text("\n".join(json.dumps(row) for row in rows) + "\n\n", encoding="utf-8")
+    elif path.suffix == ".csv":
+        import csv
+
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    else:
+        parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    return path
+
+
+def texts(path: Path | str, **settings: Any) -> Texts:
+    return read(DataSettings(path=str(path), **settings), is_demo=False)
+
+
+def refusal(path: Path | str, **settings: Any) -> str:
+    with pytest.raises(DataError) as caught:
+        texts(path, **settings)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+def test_every_format_gives_the_same_texts(suffix: str, tmp_path: Path) -> None:
+    found = texts(write(tmp_path / f"some{suffix}", ROWS))
+    assert found.texts == ("hello, you", "grüß\ndich")
+    assert found.labels == ("yes", "no")
+    assert found.name == f"some{suffix}"
+    assert found.fingerprint == texts(write(tmp_path / "other.jsonl", ROWS)).fingerprint
+
+
+def test_txt_is_one_text_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "some.txt"
+    path.write_text("\ufefffirst \n\n  \nsecond", encoding="utf-8")
+    assert texts(path).texts == ("first", "second")
+    assert texts(path).labels is None
+
+
+def test_the_fingerprint_follows_the_content_alone(tmp_path: Path) -> None:
+    whole = texts(write(tmp_path / "a.jsonl", ROWS))
+    assert texts(write(tmp_path / "b.jsonl", ROWS)).fingerprint == whole.fingerprint
+    assert texts(write(tmp_path / "c.jsonl", ROWS[::-1])).fingerprint != whole.fingerprint
+    assert texts(write(tmp_path / "a.jsonl", ROWS), limit=1).fingerprint != whole.fingerprint
+    assert texts(write(tmp_path / "a.jsonl", ROWS), label="").fingerprint != whole.fingerprint
+
+
+def test_a_limit_keeps_the_first(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", [*ROWS, {"nothing": "of use"}])
+    assert texts(path, limit=2).texts == ("hello, you", "grüß\ndich")
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+def test_two_columns_are_pairs(suffix: str, tmp_path: Path) -> None:
+    path = write(tmp_path / f"a{suffix}", [{"q": "who?", "c": "the cat"}])
+    assert texts(path, text=["q", "c"]).texts == (("who?", "the cat"),)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+def test_no_label_column_or_an_empty_one_is_no_labels(suffix: str, tmp_path: Path) -> None:
+    assert texts(write(tmp_path / f"a{suffix}", [{"text": "x"}])).labels is None
+    assert texts(write(tmp_path / f"b{suffix}", [{"text": "x", "label": None}])).labels is None
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+def test_labels_missing_here_and_there_are_refused(suffix: str, tmp_path: Path) -> None:
+    path = write(tmp_path / f"a{suffix}", [{"text": "x", "label": "yes"}, {"text": "y", "label": None}])
+    message = refusal(path)
+    assert "has no 'label' while other rows have one" in message
+    assert (" row 2" if suffix == ".parquet" else ":3" if suffix == ".csv" else ":2") in message
+
+
+@pytest.mark.parametrize("label", [1.5, True, ["a"], {"a": 1}])
+def test_a_label_that_is_neither_word_nor_number_is_refused(label: object, tmp_path: Path) -> None:
+    message = refusal(write(tmp_path / "a.jsonl", [{"text": "x", "label": label}]))
+    assert f":1: 'label' holds {json.dumps(label)}" in message
+
+
+def test_words_that_pandas_would_take_for_missing_are_texts(tmp_path: Path) -> None:
+    assert texts(write(tmp_path / "a.csv", [{"text": "NA"}, {"text": "null"}, {"text": "1"}])).texts == (
+        "NA",
+        "null",
+        "1",
+    )
+
+
+def test_an_empty_text_is_a_text(tmp_path: Path) -> None:
+    for suffix in (".jsonl", ".csv", ".parquet"):
+        assert texts(write(tmp_path / f"a{suffix}", [{"text": "", "n": 1}])).texts == ("",)
+
+
+def test_a_missing_file_is_refused_with_near_names(tmp_path: Path) -> None:
+    write(tmp_path / "test-set.jsonl", ROWS)
+    (tmp_path / "test_set.py").touch()
+    message = refusal(tmp_path / "test_set.jsonl")
+    assert "does not exist; did you mean 'test-set.jsonl'?" in message
+    assert "test_set.py'" not in message
+    assert "known: test-set.jsonl" in refusal(tmp_path / "quite-another.csv")
+    assert "nor does" in refusal(tmp_path / "no" / "where.csv")
+    assert "is a directory" in refusal(tmp_path)
+
+
+def test_an_unknown_suffix_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.xml").touch()
+    assert refusal(tmp_path / "a.xml").endswith("has an unknown suffix; known: .jsonl, .csv, .parquet, .txt")
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+def test_a_missing_column_is_refused_with_those_there_are(suffix: str, tmp_path: Path) -> None:
+    path = write(tmp_path / f"a{suffix}", [{"texts": "x", "kind": "y"}])
+    assert "has no column 'text' (columns: texts, kind)" in refusal(path)
+    assert "did you mean 'texts'?" in refusal(path)
+    assert "has no column 'context'" in refusal(path, text=["texts", "context"])
+
+
+def test_a_line_that_is_not_json_is_refused_with_its_number(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "x"}\n\n{"text": \n')
+    assert f"{path}:3: is not JSON" in refusal(path)
+    path.write_text('["x"]\n')
+    assert ":1: expected an object" in refusal(path)
+
+
+@pytest.mark.parametrize(("value", "shown"), [(3, "3"), (None, "null"), (["x" * 99], '["xxx')])
+def test_a_text_that_is_none_is_refused(value: object, shown: str, tmp_path: Path) -> None:
+    message = refusal(write(tmp_path / "a.jsonl", [{"text": "x"}, {"text": value}]))
+    assert f":2: 'text' holds {shown}" in message
+    assert len(message) < len(str(tmp_path)) + 120
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.txt"])
+def test_an_empty_file_and_one_that_is_not_utf8_are_refused(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"")
+    assert refusal(path).endswith("holds no texts")
+    path.write_bytes("text\n'grüß'\n".encode("latin-1"))
+    assert "is not UTF-8" in refusal(path)
+
+
+def test_a_header_without_rows_holds_no_texts(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,label\n")
+    assert refusal(tmp_path / "a.csv").endswith("holds no texts")
+
+
+def test_a_csv_row_with_too_many_or_too_few_fields_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("label,text\nyes,hello, you\n")
+    assert f"{path}:2: has more fields than the header" in refusal(path)
+    path.write_text("label,text\nyes\n")
+    assert ":2: 'text' holds null" in refusal(path)
+    path.write_text('text\n"never closed\n')
+    assert f"{path}:2: " in refusal(path)
+
+
+def test_parquet_that_is_damaged_or_cannot_be_read_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.parquet"
+    path.write_bytes(b"PAR1 and nothing else")
+    assert "is not a parquet file that can be read" in refusal(path)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    assert "pip install 'optimizer[parquet]'" in refusal(path)
+
+
+def test_pairs_need_columns(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("x")
+    assert "no columns for pairs" in refusal(tmp_path / "a.txt", text=["a", "b"])
+
+
+def test_auto_is_the_demos_test_set_for_the_demo_and_builtin_otherwise() -> None:
+    assert read(DataSettings(), is_demo=True).name == "demo"
+    assert read(DataSettings(), is_demo=True).labels is not None
+    assert read(DataSettings(), is_demo=False).name == "builtin"
+    assert texts("builtin").labels is None
+    assert texts("demo") == read(DataSettings(), is_demo=True)
+
+
+def labelled(*labels: str | int) -> Texts:
+    return Texts(("x",) * len(labels), labels, "a.jsonl", "")
+
+
+def test_labels_are_matched_by_name_then_as_numbers() -> None:
+    assert check_labels(labelled("yes", "no", "5", 5, "0", 1), CLASSIFIER) == (1, 0, 2, 2, 0, 1)
+
+
+def test_labels_are_also_known_by_label2id() -> None:
+    assert check_labels(labelled("ja"), CLASSIFIER | {"label2id": {"ja": 1}}) == (1,)
+
+
+def test_a_classifier_that_names_no_labels_has_two() -> None:
+    config = {"architectures": CLASSIFIER["architectures"]}
+    assert check_labels(labelled("LABEL_1", 0), config) == (1, 0)
+    assert check_labels(labelled(2), config | {"num_labels": 3}) == (2,)
+    with pytest.raises(DataError, match="does not know '2'; it knows 'LABEL_0', 'LABEL_1'"):
+        check_labels(labelled(2), config)
+
+
+def test_unknown_labels_are_refused_a_few_by_name() -> None:
+    with pytest.raises(DataError) as caught:
+        check_labels(labelled("yes", "a", "b", "a", "c", "d", -1, 3), CLASSIFIER)
+    message = str(caught.value)
+    assert message.startswith("a.jsonl: the model does not know 'a', 'b', 'c' and 3 more; it knows 'no', 'yes', '5'")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"problem_type": "regression"},
+        {"problem_type": "multi_label_classification"},
+        {"id2label": {"0": "score"}},
+        {"architectures": ["BertForTokenClassification"]},
+        {"architectures": ["BertForMaskedLM"]},
+    ],
+)
+def test_models_without_one_label_for_each_text_take_none(changes: dict[str, Any]) -> None:
+    assert check_labels(labelled("whatever"), CLASSIFIER | changes) is None
+
+
+def test_texts_without_labels_have_no_ids() -> None:
+    assert check_labels(Texts(("x",), None, "a.txt", ""), CLASSIFIER) is None

@@ -1,0 +1,81 @@
+"""Casting: rounded, never overflowing silently, integers untouched."""
+
+import math
+from typing import Any, cast
+
+import pytest
+import torch
+
+from optimizer.errors import StageError
+from optimizer.stages.cast import Cast
+from optimizer.stages.cast import cast as cast_tensor
+from optimizer.stages.stage import Context
+from optimizer.weight import Weight
+
+CONTEXT = Context(cast(Any, None), {}, lambda line: None)
+HALVES = [torch.float16, torch.bfloat16]
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("source", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(), (0,), (0, 3), (5, 7)])
+def test_every_shape_and_dtype(shape: tuple[int, ...], source: torch.dtype, dtype: torch.dtype) -> None:
+    tensor = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(source)
+    after = cast_tensor(tensor, dtype, "a")
+    assert (after.shape, after.dtype) == (shape, dtype)
+    assert torch.equal(after, tensor.to(dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int8, torch.uint8, torch.bool])
+def test_what_is_no_float_stays(dtype: torch.dtype) -> None:
+    tensor = torch.tensor([0, 1, 1]).to(dtype)
+    after = cast_tensor(tensor, torch.float16, "a")
+    assert after.dtype == dtype
+    assert torch.equal(after, tensor)
+
+
+def test_an_overflow_names_the_weight_and_its_largest_value() -> None:
+    tensor = torch.tensor([1.0, -123456.0, 70000.0, math.inf, math.nan])
+    with pytest.raises(StageError) as caught:
+        list(Cast(dtype="float16").prepare(list, CONTEXT).transform(Weight("layer.weight", tensor, "linear")))
+    assert str(caught.value) == (
+        "layer.weight: its largest value 123456 is beyond float16's 65504; "
+        "write dtype: bfloat16, or leave it out with skip: ['layer.weight']"
+    )
+
+
+def test_an_overflow_of_bfloat16_does_not_advise_bfloat16() -> None:
+    tensor = torch.tensor([1e300], dtype=torch.float64)
+    with pytest.raises(StageError) as caught:
+        list(Cast(dtype="bfloat16").prepare(list, CONTEXT).transform(Weight("a", tensor, "linear")))
+    assert str(caught.value) == (
+        "a: its largest value 1e+300 is beyond bfloat16's 3.38953e+38; leave it out with skip: ['a']"
+    )
+
+
+def test_the_largest_value_that_rounds_down_passes() -> None:
+    limit = torch.finfo(torch.float16).max
+    assert cast_tensor(torch.tensor([limit, limit + 15, -limit]), torch.float16, "a").tolist() == [limit, limit, -limit]
+    with pytest.raises(StageError):
+        cast_tensor(torch.tensor([limit + 16]), torch.float16, "a")
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_infinity_and_nan_stay_without_an_error(dtype: torch.dtype) -> None:
+    after = cast_tensor(torch.tensor([math.inf, -math.inf, math.nan, 1.0]), dtype, "a")
+    assert after[:2].tolist() == [math.inf, -math.inf]
+    assert after[2].isnan()
+
+
+@pytest.mark.parametrize(("compute", "loads_as"), [("float32", "float32"), ("stored", "bfloat16")])
+def test_the_stage(compute: Any, loads_as: str) -> None:
+    def never() -> Any:
+        raise AssertionError("the weights were read")
+
+    prepared = Cast(dtype="bfloat16", compute=compute).prepare(never, CONTEXT)
+    weight = Weight("a", torch.tensor([1.0, 2.0]), "norm", "module", 0)
+    (after,) = prepared.transform(weight)
+    assert after.tensor.dtype == torch.bfloat16
+    assert (after.name, after.role, after.module, after.input_axis) == ("a", "norm", "module", 0)
+    assert weight.tensor.dtype == torch.float32
+    assert prepared.config == {"dtype": loads_as, "torch_dtype": None}

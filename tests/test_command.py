@@ -1,0 +1,230 @@
+"""The command line, as a user meets it."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from optimizer import __main__ as command
+from optimizer.results import COLUMNS
+
+ROOT = Path(__file__).parent.parent
+RECIPES = sorted(path.stem for path in (ROOT / "conf" / "recipe").glob("*.yaml"))
+
+
+@pytest.fixture
+def optimizer(monkeypatch, tmp_path, capfd):
+    """Run the command in this process, in an empty folder: (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["optimizer", *arguments])
+        with pytest.raises(SystemExit) as stopped:
+            command.main()
+        out, err = capfd.readouterr()
+        return stopped.value.code or 0, out, err
+
+    return run
+
+
+def rows(out: Path) -> list[dict[str, str]]:
+    with (out / "results.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def one_line(err: str) -> str:
+    assert err.count("\n") == 1, err
+    return err
+
+
+def test_version_and_help(optimizer):
+    assert optimizer("--version") == (0, "optimizer 0.1.0\n", "")
+    code, out, _ = optimizer("--help")
+    assert code == 0
+    assert "recipe: aggressive, balanced" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["recipe=nope"], "aggressive balanced baseline"),
+        (["stages.prune.amont=0.2"], "stages.prune.amont"),
+        (["+stages.prune.amont=0.2"], "stages.prune: unknown key 'amont'; did you mean 'amount'?"),
+        (["+formt=dense"], "unknown key 'formt'; did you mean 'format'?"),
+        (["+gates.agrement=1"], "gates: unknown key 'agrement'; did you mean 'agreement'?"),
+        (["pruning_amount=2"], "stages.prune.amount: 2: input should be less than or equal to 0.99"),
+        (["pruning_amount=many"], "stages.prune.amount: 'many'"),
+        (["recipe=fp16", "pruning_amount=0.2"], "pruning_amount: the recipe 'fp16' does not use it"),
+        (["+stages.late={stage: prune, amount: 0.2}"], "prune cannot follow bitsandbytes"),
+        (["stages.cast.compute=float32"], "write compute: stored"),
+        (["+stages.prune.only=['*nothing*']"], "'*nothing*' matches no weight"),
+        (["model=local"], "write model.path=VALUE"),
+        (["model.path=./nowhere"], "model.path: './nowhere' is no directory"),
+        (["data.path=nowhere.jsonl"], "nowhere.jsonl"),
+        (["gates.speedup=1", "evaluation=none"], "gates.speedup: this evaluation does not measure it"),
+        (["out=/proc/nowhere"], "out: '/proc/nowhere' cannot be written"),
+        (["device=cuda:7"], "device: 'cuda:7' is not there; write device=cpu"),
+        (["-m", "pruning_amount=0.2,2"], "stages.prune.amount: 2"),
+        (["--config-dir", "nowhere"], "--config-dir: 'nowhere' is no directory"),
+        (["hydra=3"], "Config group override"),
+        (["nonsense"], "missing EQUAL"),
+    ],
+)
+def test_a_wrong_command_is_one_line_and_leaves_nothing(optimizer, tmp_path, arguments, said):
+    code, out, err = optimizer(*arguments)
+    assert code == 2
+    assert out == ""
+    assert said in one_line(err)
+    assert not list(tmp_path.rglob("results.csv"))
+    assert not list(tmp_path.glob("outputs/runs/*"))
+
+
+def test_debug_shows_the_traceback(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["optimizer", "recipe=nope", "debug=true"])
+    with pytest.raises(command.OptimizerError):
+        command.main()
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_shipped_recipe_runs(optimizer, tmp_path, recipe):
+    code, _, err = optimizer(f"recipe={recipe}", "evaluation=none", *_no_agreement(recipe))
+    assert code == 0, err
+    (row,) = rows(tmp_path / "outputs")
+    assert row["status"] == "ok"
+    assert tuple(row) == COLUMNS
+    assert row["agreement"] == row["latency_ms_p50"] == row["data"] == ""
+    assert 0 < float(row["size_ratio"]) <= 1
+    text = (ROOT / "conf" / "recipe" / f"{recipe}.yaml").read_text().splitlines()
+    assert text[1].startswith("# ")
+    assert text[2].startswith(f"# python -m optimizer recipe={recipe}")
+
+
+def _no_agreement(recipe: str) -> list[str]:
+    return ["~gates.agreement"] if recipe == "support_desk" else []
+
+
+def test_a_sweep_runs_every_combination_once_and_says_so(optimizer, tmp_path):
+    code, out, err = optimizer("-m", "recipe=pruned,fp16", "pruning_amount=0.2,0.4", "evaluation=none", "out=here")
+    assert code == 0
+    assert "comes to the same run as an earlier combination" in err
+    found = rows(tmp_path / "here")
+    assert sorted((row["recipe"], row["pruning_amount"]) for row in found) == [
+        ("fp16", ""),
+        ("pruned", "0.2"),
+        ("pruned", "0.4"),
+    ]
+    assert all(run["run_id"] in out for run in found)
+
+
+def test_the_same_run_again_is_reused_and_judged_afresh(optimizer, tmp_path):
+    assert optimizer("recipe=fp16", "evaluation=none")[0] == 0
+    (before,) = rows(tmp_path / "outputs")
+    code, _, err = optimizer("recipe=fp16", "evaluation=none", "gates.size_ratio=0.1")
+    assert code == 1
+    assert "size_ratio 0.50" in err
+    (after,) = rows(tmp_path / "outputs")
+    assert after["status"] == "rejected"
+    assert after["created_at"] == before["created_at"]
+    assert optimizer("recipe=fp16", "evaluation=none", "force=true")[0] == 0
+    (redone,) = rows(tmp_path / "outputs")
+    assert redone["created_at"] > before["created_at"]
+
+
+def test_a_damaged_artifact_is_made_again(optimizer, tmp_path):
+    assert optimizer("recipe=fp16", "evaluation=none")[0] == 0
+    (row,) = rows(tmp_path / "outputs")
+    weights = tmp_path / "outputs" / row["artifact"] / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1])
+    assert optimizer("recipe=fp16", "evaluation=none")[0] == 0
+    assert weights.read_bytes() == whole
+
+
+def test_one_failing_run_does_not_stop_the_others(optimizer, tmp_path):
+    code, _, err = optimizer("-m", "recipe=fp16", "model.path=./nowhere,demo", "evaluation=none")
+    assert code == 1
+    assert "failed: model.path: './nowhere' is no directory" in err
+    found = {row["model"]: row for row in rows(tmp_path / "outputs")}
+    assert found["demo"]["status"] == "ok"
+    assert found["./nowhere"]["status"] == "failed"
+    assert "is no directory" in found["./nowhere"]["error"]
+
+
+def test_a_teams_recipe_extends_ours_with_a_knob_of_its_own(optimizer, tmp_path):
+    (tmp_path / "team" / "recipe").mkdir(parents=True)
+    (tmp_path / "team" / "recipe" / "ours.yaml").write_text(
+        "# @package _global_\ndefaults: [pruned, _self_]\nkept: '*.pooler.*'\n"
+        "stages:\n  prune: {skip: ['${kept}']}\n  cast: {dtype: bfloat16}\n"
+    )
+    assert optimizer("--config-dir", "team", "recipe=ours", "evaluation=none", "pruning_amount=0.1")[0] == 0
+    (row,) = rows(tmp_path / "outputs")
+    assert (row["recipe"], row["pruning_amount"], row["stages"]) == ("ours", "0.1", "prune cast")
+
+
+def test_a_teams_recipe_may_not_have_a_shipped_name(optimizer, tmp_path):
+    (tmp_path / "recipe").mkdir()
+    (tmp_path / "recipe" / "fp16.yaml").write_text("# @package _global_\nstages: {}\n")
+    code, _, err = optimizer("--config-dir", str(tmp_path), "recipe=fp16")
+    assert code == 2
+    assert "'fp16' is the name of a shipped recipe" in one_line(err)
+
+
+def test_the_recipe_of_a_run_gives_the_same_run(optimizer, tmp_path):
+    assert optimizer("recipe=pruned", "evaluation=none", "pruning_amount=0.15")[0] == 0
+    (row,) = rows(tmp_path / "outputs")
+    (tmp_path / "team" / "recipe").mkdir(parents=True)
+    resolved = (tmp_path / "outputs" / "runs" / row["run_id"] / "recipe.yaml").read_text()
+    (tmp_path / "team" / "recipe" / "copied.yaml").write_text("# @package _global_\n" + resolved)
+    code, out, _ = optimizer("--config-dir", "team", "recipe=copied", "out=again")
+    assert code == 0
+    assert row["run_id"] in out
+
+
+def test_stages_can_be_added_and_removed_by_name(optimizer, tmp_path):
+    code, _, err = optimizer("recipe=balanced", "~stages.prune", "~stages.threshold", "evaluation=none")
+    assert code == 0, err
+    (row,) = rows(tmp_path / "outputs")
+    assert (row["stages"], row["pruning_amount"], row["threshold"]) == ("bitsandbytes cast", "", "")
+
+
+@pytest.mark.slow
+def test_the_default_command_measures_and_gates(optimizer, tmp_path):
+    code, _, err = optimizer("recipe=fp16", "gates.agreement=0.99", "gates.speedup=1000")
+    assert code == 1
+    assert "speedup" in err
+    assert "misses the gate 1000" in err
+    assert "agreement" not in err
+    (row,) = rows(tmp_path / "outputs")
+    assert row["status"] == "rejected"
+    assert float(row["agreement"]) > 0.99
+    assert row["data"] == "demo"
+    card = (tmp_path / "outputs" / row["artifact"] / "README.md").read_text()
+    assert f"| agreement | {float(row['agreement']):.6g} |" in card
+    assert str(tmp_path) not in card
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signal_sent", [signal.SIGINT, signal.SIGKILL])
+def test_a_killed_run_leaves_nothing_that_looks_complete_and_the_next_works(tmp_path, signal_sent):
+    arguments = [sys.executable, "-m", "optimizer", "recipe=fp16", f"out={tmp_path}"]
+    process = subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("runs/*")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(process.pid, signal_sent)
+    _, err = process.communicate(timeout=60)
+    if signal_sent == signal.SIGINT:
+        assert process.returncode == 130
+        assert "interrupted" in err
+    assert not list(tmp_path.glob("runs/*/row.json"))
+    for artifact in tmp_path.glob("runs/*/artifact"):
+        assert json.loads((artifact / "manifest.json").read_text())["files"]
+    subprocess.run(arguments, cwd=ROOT, check=True, capture_output=True)
+    (row,) = rows(tmp_path)
+    assert row["status"] == "ok"

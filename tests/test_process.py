@@ -1,0 +1,190 @@
+"""Child processes: results, errors, deaths, interruptions; and nothing left behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from optimizer import process
+from optimizer.errors import DataError, EvaluationError
+
+LONG = 600.0
+
+
+def add(first: int, second: int) -> tuple[int, int]:
+    return first + second, os.getpid()
+
+
+def large(size: int) -> bytes:
+    return bytes(size)
+
+
+def refuse() -> None:
+    raise DataError("file.txt:3: is wrong")
+
+
+def divide() -> float:
+    return 1 / int("0")
+
+
+def fail_in_lines() -> None:
+    raise RuntimeError("first line\nsecond line")
+
+
+def fail_without_words() -> None:
+    raise MemoryError
+
+
+def unpicklable() -> object:
+    return lambda: None
+
+
+def die_by(number: int) -> None:
+    os.kill(os.getpid(), number)
+
+
+def leave(code: int) -> None:
+    os._exit(code)
+
+
+def sleep_with_child(note: str) -> None:
+    child = subprocess.Popen(["sleep", str(LONG)])
+    Path(note).write_text(f"{os.getpid()} {child.pid}")
+    time.sleep(LONG)
+
+
+def survive_interrupt() -> str:
+    os.kill(os.getpid(), signal.SIGINT)
+    return "still here"
+
+
+def error_of(function: object, *args: object) -> EvaluationError:
+    with pytest.raises(EvaluationError) as caught:
+        process.call(function, *args)  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+    return caught.value
+
+
+def test_returns_the_result_from_another_process() -> None:
+    total, pid = process.call(add, 2, 3)
+    assert total == 5
+    assert pid != os.getpid()
+
+
+def test_every_call_has_a_fresh_process() -> None:
+    assert process.call(add, 0, 0)[1] != process.call(add, 0, 0)[1]
+
+
+def test_a_result_may_be_larger_than_a_pipe_holds() -> None:
+    assert process.call(large, 2**22) == bytes(2**22)
+
+
+def test_the_second_start_takes_milliseconds() -> None:
+    process.call(add, 0, 0)
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        process.call(add, 0, 0)
+        times.append(time.perf_counter() - start)
+    assert min(times) < 0.5  # torch alone takes longer to import
+
+
+def test_waiting_costs_no_time_of_the_processor() -> None:
+    process.call(add, 0, 0)
+    before = time.process_time()
+    process.call(time.sleep, 1.0)
+    assert time.process_time() - before < 0.5
+
+
+def test_an_optimizer_error_comes_back_as_itself_with_the_childs_traceback() -> None:
+    with pytest.raises(DataError) as caught:
+        process.call(refuse)
+    assert str(caught.value) == "file.txt:3: is wrong"
+    assert "in refuse" in "".join(caught.value.__notes__)
+
+
+def test_another_error_is_one_line_with_its_type_and_the_childs_traceback() -> None:
+    error = error_of(divide)
+    assert str(error) == "ZeroDivisionError: division by zero"
+    assert "in divide" in "".join(error.__notes__)
+    assert str(error_of(fail_in_lines)) == "RuntimeError: first line"
+    assert str(error_of(fail_without_words)) == "MemoryError"
+
+
+def test_a_result_that_cannot_be_sent_is_an_error() -> None:
+    assert "pickle" in str(error_of(unpicklable))
+
+
+def test_a_killed_child_says_by_what() -> None:
+    assert "was killed by SIGKILL; the system may be out of memory" in str(error_of(die_by, signal.SIGKILL))
+    assert str(error_of(die_by, signal.SIGTERM)).endswith("was killed by SIGTERM")
+
+
+def test_a_child_that_leaves_without_an_answer_is_an_error() -> None:
+    assert "exit code 3" in str(error_of(leave, 3))
+    assert "exit code 0" in str(error_of(leave, 0))
+
+
+def test_the_child_ignores_an_interrupt() -> None:
+    assert process.call(survive_interrupt) == "still here"
+
+
+def test_without_a_fork_server_the_child_is_spawned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "_HAS_FORKSERVER", False)
+    assert process.call(add, 2, 3)[0] == 5
+
+
+SCRIPT = """
+    import sys
+    sys.path[:0] = {paths!r}
+    from optimizer import process
+    from test_process import sleep_with_child
+
+    if __name__ == "__main__":
+        process._PRELOADED = "json"
+        process.call(sleep_with_child, {note!r})
+"""
+
+
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, -signal.SIGINT), (signal.SIGKILL, -signal.SIGKILL)])
+def test_an_interrupted_or_killed_parent_leaves_no_process_behind(
+    number: signal.Signals, exit_code: int, tmp_path: Path
+) -> None:
+    note = tmp_path / "pids"
+    script = tmp_path / "script.py"
+    here = Path(__file__).parent
+    script.write_text(textwrap.dedent(SCRIPT).format(paths=[str(here), str(here.parent)], note=str(note)))
+    parent = subprocess.Popen([sys.executable, script], stderr=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        wait_until(lambda: note.exists() and len(note.read_text().split()) == 2)
+        if number == signal.SIGINT:
+            os.killpg(parent.pid, number)  # as a terminal does
+        else:
+            parent.send_signal(number)
+        _, errors = parent.communicate(timeout=30)
+    finally:
+        parent.kill()
+    assert parent.returncode == exit_code
+    assert errors.count("Traceback") == (number == signal.SIGINT)
+    for pid in map(int, note.read_text().split()):
+        wait_until(lambda pid=pid: not is_running(pid))
+
+
+def wait_until(condition: object) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False

@@ -1,0 +1,140 @@
+"""Tiny models with random weights, as the directories that people have, and the short way from one to an artifact."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    T5Config,
+    T5ForConditionalGeneration,
+    ViTConfig,
+    ViTForImageClassification,
+)
+
+from optimizer.artifact.manifest import Manifest
+from optimizer.artifact.write import write
+from optimizer.checkpoint import open_checkpoint
+from optimizer.recipe import parse
+from optimizer.staging import Staged, prepare
+
+VOCABULARY = 96
+_SPREAD = 0.3  # wide enough for quantization to show in the logits
+INPUTS = {"input_ids": torch.arange(24).reshape(2, 12) * 3 % VOCABULARY}
+
+
+def bert(**changes: Any) -> PreTrainedModel:
+    """A classifier of three labels; all its linear shapes suit the 4-bit kernel."""
+    config: dict[str, Any] = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 128,
+        "max_position_embeddings": 32,
+        "initializer_range": _SPREAD,
+        "num_labels": 3,
+    }
+    torch.manual_seed(0)
+    return BertForSequenceClassification(BertConfig(**config | changes))
+
+
+def gpt2() -> PreTrainedModel:
+    """Conv1D layers, an output tied to the embeddings."""
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=VOCABULARY, n_embd=64, n_layer=2, n_head=2, n_positions=32, initializer_range=_SPREAD,
+        bos_token_id=0, eos_token_id=0,
+    )  # fmt: skip
+    return GPT2LMHeadModel(config)
+
+
+def llama(**changes: Any) -> PreTrainedModel:
+    """No biases, an output tied to the embeddings."""
+    config: dict[str, Any] = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 128,
+        "max_position_embeddings": 32,
+        "initializer_range": _SPREAD,
+        "tie_word_embeddings": True,
+    }
+    torch.manual_seed(0)
+    return LlamaForCausalLM(LlamaConfig(**config | changes))
+
+
+def t5() -> PreTrainedModel:
+    """Three names for one embedding."""
+    torch.manual_seed(0)
+    config = T5Config(
+        vocab_size=VOCABULARY, d_model=32, d_kv=16, d_ff=64, num_layers=2, num_heads=2, decoder_start_token_id=0
+    )
+    return T5ForConditionalGeneration(config)
+
+
+def vit() -> PreTrainedModel:
+    """A convolution before the layers."""
+    torch.manual_seed(0)
+    config = ViTConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, image_size=16, patch_size=8
+    )
+    return ViTForImageClassification(config)
+
+
+def save(model: PreTrainedModel, directory: Path, shard_size: str = "50GB") -> Path:
+    """The directory as save_pretrained writes it."""
+    model.save_pretrained(directory, max_shard_size=shard_size)
+    return directory
+
+
+def save_legacy(model: PreTrainedModel, directory: Path, shards: int = 1, *, zipped: bool = True) -> Path:
+    """The directory as save_pretrained wrote it before safetensors: tied weights stored under each name."""
+    directory.mkdir()
+    model.config.architectures = [type(model).__name__]
+    model.config.save_pretrained(directory)
+    state = model.state_dict()
+    if shards == 1:
+        torch.save(state, directory / "pytorch_model.bin", _use_new_zipfile_serialization=zipped)
+        return directory
+    names = list(state)
+    weight_map: dict[str, str] = {}
+    for number in range(shards):
+        file = f"pytorch_model-{number + 1:05}-of-{shards:05}.bin"
+        part = names[number::shards]
+        torch.save({name: state[name].clone() for name in part}, directory / file)
+        weight_map |= dict.fromkeys(part, file)
+    index = {"metadata": {"total_size": 0}, "weight_map": weight_map}
+    (directory / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    return directory
+
+
+def change_config(directory: Path, **changes: Any) -> None:
+    """Set keys of a directory's config.json."""
+    path = directory / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def staged(original: Path, stages: Mapping[str, Any], log: Callable[[str], None] = lambda line: None) -> Staged:
+    """The checkpoint in `original` with the stages of a recipe made ready."""
+    return prepare(open_checkpoint(original), parse({"stages": stages}).steps, log)
+
+
+def optimize(original: Path, place: Path, stages: Mapping[str, Any], **keys: Any) -> Manifest:
+    """Apply a recipe with these stages and other keys; the artifact is at `place`."""
+    recipe = parse({"name": "tiny", "stages": stages, **keys})
+    return write(staged(original, stages), recipe, original.name, place)
+
+
+def values(at: Staged) -> dict[str, torch.Tensor]:
+    """Every tensor as it is to be stored."""
+    return {weight.name: weight.tensor for shard in at.checkpoint.shards for weight in at.stream(shard)}
