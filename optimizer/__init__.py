@@ -1,7 +1,10 @@
 """Make a fine-tuned Transformer small and fast, and prove that it still answers the same."""
 
 import importlib
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
+
+import wrapt
 
 if TYPE_CHECKING:
     from optimizer.loading import load as load
@@ -16,3 +19,11 @@ def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'optimizer' has no attribute '{name}'")
+
+
+@wrapt.when_imported("transformers.quantizers.auto")
+def _register(auto: ModuleType) -> None:
+    """Let transformers load packed artifacts, as soon as it is there; neither it nor torch is imported for that."""
+    from optimizer.packing.plugin import register
+
+    register(auto)

@@ -30,7 +30,7 @@ def _main(arguments: list[str]) -> int:
     # Threads that wait for each other by spinning are ten times slower as soon as anything else uses a core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        configs = _compose(arguments)
+        configs = compose(arguments)
         return _run(configs) if configs else 0
     except KeyboardInterrupt:
         print("interrupted; run the same command again to go on", file=sys.stderr)
@@ -54,7 +54,7 @@ def _run(configs: list[dict[str, Any]]) -> int:
     return 0 if all(row["status"] == "ok" for row in rows) else 1
 
 
-def _compose(arguments: list[str]) -> list[dict[str, Any]]:
+def compose(arguments: list[str]) -> list[dict[str, Any]]:
     """The plain values of every combination that the command line asks for; none when it asks for help."""
     import hydra
     from hydra.core.hydra_config import HydraConfig

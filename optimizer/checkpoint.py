@@ -62,6 +62,15 @@ class Checkpoint:
             math.prod(shape) for shard in self.shards for name, shape in shard.shapes.items() if name in self.places
         )
 
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The model's parameters that no file holds: transformers draws them at random whenever it loads the model."""
+        stored = {place.parameter for place in self.places.values()}
+        tied = self.model.all_tied_weights_keys
+        return tuple(
+            name for name, _ in self.model.named_parameters() if name not in stored and tied.get(name) not in stored
+        )
+
     def weights(self) -> Iterator[Weight]:
         """A fresh pass over all weights, one tensor in memory at a time, in the order of the files."""
         for shard in self.shards:
@@ -81,8 +90,8 @@ class Checkpoint:
 def open_checkpoint(directory: Path) -> Checkpoint:
     """Read config.json and the weight files' headers; ModelError in one line when something is missing or damaged."""
     config = read_config(directory)
-    if config.get("quantization_config"):
-        method = config["quantization_config"].get("quant_method", "some method")
+    if quantization := config.pop("quantization_config", None):
+        method = quantization.get("quant_method", "some method")
         raise ModelError(f"{directory}: is already quantized ({method}); give the original it was made from")
     shards = open_shards(directory)
     task = task_of(config)
@@ -118,11 +127,17 @@ def read_config(directory: Path) -> dict[str, Any]:
 
 
 def fingerprint(directory: Path) -> str:
-    """sha256 over the names and contents of every visible file of a model directory, in hexadecimal."""
+    """sha256 over the names and contents of every visible file of a model directory, in hexadecimal.
+
+    Raises ModelError for a file that cannot be read.
+    """
     total = hashlib.sha256()
     for path in model_files(directory):
-        stat = path.stat()
-        digest = _digest(path, stat.st_size, stat.st_mtime_ns)
+        try:
+            stat = path.stat()
+            digest = _digest(path, stat.st_size, stat.st_mtime_ns)
+        except OSError as error:
+            raise ModelError(f"{path}: cannot be read ({error.strerror or error})") from None
         total.update(f"{path.relative_to(directory).as_posix()}\0{digest}\n".encode())
     return total.hexdigest()
 

@@ -18,4 +18,6 @@ def load(directory: str | Path, **options: Any) -> Any:
         values = json.loads(config.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(f"{config}: {error}") from None
+    # Unless told otherwise, never ask whether to run code that a stranger's model brings along.
+    options.setdefault("trust_remote_code", False)
     return auto_class(task_of(values)).from_pretrained(directory, **options).eval()

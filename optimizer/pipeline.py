@@ -116,7 +116,9 @@ def _optimize(plan: Plan, directory: Path) -> Row:
     (directory / "recipe.yaml").write_text(dump(plan.recipe.values()), encoding="utf-8")
     if plan.checkpoint.unknown:
         log.info("carried over as they are, the model does not know them: %s", ", ".join(plan.checkpoint.unknown))
-    staged = staging.prepare(plan.checkpoint, plan.recipe.steps, log.info)
+    if plan.checkpoint.missing:
+        log.warning("not in the original, random whenever it is loaded: %s", ", ".join(plan.checkpoint.missing))
+    staged = staging.prepare(plan.checkpoint, plan.recipe, log.info)
     write(staged, plan.recipe, plan.original.name, directory / "artifact")
     seconds = time.perf_counter() - start
     return {"artifact": f"runs/{plan.run_id}/artifact", "optimize_seconds": seconds}
@@ -143,7 +145,7 @@ def _store(plan: Plan, out: Path, row: Row) -> Row:
         missed = results.missed_gates(plan.recipe.gates.model_dump(exclude_none=True), row)
         row |= {"status": "rejected" if missed else "ok", "error": missed}
         artifact = results.run_directory(out, plan.run_id) / "artifact"
-        write_card(artifact, read_manifest(artifact), plan.recipe, row)
+        write_card(artifact, read_manifest(artifact), plan.recipe.made_by(), row)
     results.write_row(out, row)
     return row
 

@@ -4,11 +4,13 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing import connection, forkserver, resource_tracker
 from multiprocessing.context import ForkServerProcess, SpawnProcess
+from types import ModuleType
 from typing import Any, TypeVar
 
 import psutil
@@ -25,6 +27,9 @@ _SECONDS_TO_LEAVE = 5.0
 def call(function: Callable[..., T], *args: Any) -> T:
     """The result of a module-level `function` run in a fresh child process; arguments and result are pickled.
 
+    The function's module is imported in the child, the program's main module is not: it may be a script without a
+    guard, standard input or a notebook, but not the function's own.
+
     An OptimizerError raised in the child is raised here as itself, anything else as an EvaluationError of one
     line; the child's traceback is a note of either. A child that dies without an answer is an EvaluationError
     that says how. Whatever ends the wait early, Ctrl-C included, ends the child and its children too.
@@ -33,7 +38,8 @@ def call(function: Callable[..., T], *args: Any) -> T:
     reader, writer = connection.Pipe(duplex=False)
     process = _new_process(_answer, (writer, function, args))
     try:
-        process.start()
+        with _without_main():
+            process.start()
         writer.close()
         result, error = _receive(reader, process)
         process.join(_SECONDS_TO_LEAVE)
@@ -68,6 +74,17 @@ def _new_process(target: Callable[..., None], args: tuple[Any, ...]) -> ForkServ
     if _HAS_FORKSERVER:
         return multiprocessing.get_context("forkserver").Process(target=target, args=args)
     return multiprocessing.get_context("spawn").Process(target=target, args=args)
+
+
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """Hide the program's main module: a child would run it again, guarded or not, and needs nothing of it."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _receive(reader: connection.Connection, process: ForkServerProcess | SpawnProcess) -> tuple[Any, Exception | None]:

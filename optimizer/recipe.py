@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,8 +12,9 @@ from optimizer.errors import RecipeError
 from optimizer.settings import Settings, build, nearest
 from optimizer.stages import STAGES
 from optimizer.stages.stage import Routing, Stage
+from optimizer.weight import Role
 
-Format = Literal["dense"]
+Format = Literal["dense", "packed"]
 _NAME = re.compile(r"\w[\w.-]*")  # it begins a run's id, which names a directory
 
 
@@ -80,6 +81,11 @@ class Step:
     label: str
     stage: Stage
     routing: Routing
+
+    @property
+    def roles(self) -> Sequence[Role]:
+        """The roles that it is for: those it is given, else the stage's own."""
+        return self.stage.default_roles if self.routing.roles is None else self.routing.roles
 
 
 class Output(Settings):
@@ -155,7 +161,7 @@ def parse(values: Mapping[str, Any]) -> Recipe:
         evaluation=build(EvaluationSettings, values.get("evaluation"), "evaluation"),
         environment=build(Environment, _given(values, Environment), ""),
     )
-    _check_order(recipe.steps)
+    _check_order(recipe)
     _check_gates(recipe)
     return recipe
 
@@ -197,15 +203,17 @@ def _step_values(step: Step) -> dict[str, Any]:
     return {"stage": step.stage.kind, **step.stage.model_dump(), **routing}
 
 
-def _check_order(steps: tuple[Step, ...]) -> None:
-    for index, step in enumerate(steps):
-        for earlier in steps[:index]:
-            if earlier.stage.makes_codes and step.stage.needs_floats:
+def _check_order(recipe: Recipe) -> None:
+    for index, step in enumerate(recipe.steps):
+        for earlier in recipe.steps[:index]:
+            same_roles = set(step.roles) & set(earlier.roles)
+            if earlier.stage.makes_codes and step.stage.needs_floats and same_roles:
                 raise RecipeError(
                     f"stages.{step.label}: {step.stage.kind} cannot follow {earlier.stage.kind}, which leaves integer "
                     f"codes; write {step.label} before {earlier.label}"
                 )
-        reason = step.stage.conflict([other.stage for other in steps if other is not step])
+        others = [other.stage for other in recipe.steps if other is not step]
+        reason = step.stage.conflict(others, recipe.output.format)
         if reason:
             raise RecipeError(f"stages.{step.label}: {reason}")
 

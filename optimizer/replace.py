@@ -27,7 +27,7 @@ def optimize_to(recipe: Recipe, output: Path | None, say: Callable[[str], None])
     if keep is None:
         _check_free(place)
     checkpoint = open_checkpoint(original.directory)
-    write(staging.prepare(checkpoint, recipe.steps, say), recipe, original.name, place, keep)
+    write(staging.prepare(checkpoint, recipe, say), recipe, original.name, place, keep)
     if keep:
         say(f"the original is kept as {keep}")
     return place

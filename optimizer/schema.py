@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from optimizer.recipe import DataSettings, Environment, EvaluationSettings, Gates, ModelSettings, Output
+from optimizer.settings import Settings
 from optimizer.stages import STAGES
 from optimizer.stages.stage import Routing
 
@@ -12,7 +13,12 @@ _INTERPOLATION = {"type": "string", "pattern": r"\$\{"}
 
 def schema() -> dict[str, Any]:
     """The schema of a recipe file (JSON Schema 2020-12), in which any setting may be an interpolation."""
-    groups = {"gates": Gates, "model": ModelSettings, "data": DataSettings, "evaluation": EvaluationSettings}
+    groups: dict[str, type[Settings]] = {
+        "gates": Gates,
+        "model": ModelSettings,
+        "data": DataSettings,
+        "evaluation": EvaluationSettings,
+    }
     properties = {key: _object(kind.model_json_schema()) for key, kind in groups.items()}
     for kind in (Output, Environment):
         properties |= _object(kind.model_json_schema())["properties"]

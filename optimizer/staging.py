@@ -8,7 +8,7 @@ from typing import Any
 
 from optimizer.checkpoint import Checkpoint, Shard
 from optimizer.errors import RecipeError
-from optimizer.recipe import Step
+from optimizer.recipe import Recipe, Step
 from optimizer.settings import nearest
 from optimizer.stages.stage import Context, Transform
 from optimizer.weight import ROLES, Place, Weight
@@ -39,11 +39,12 @@ def routes(steps: Iterable[Step], places: Mapping[str, Place]) -> list[Mapping[s
     return [_route(step, places) for step in steps]
 
 
-def prepare(checkpoint: Checkpoint, steps: tuple[Step, ...], log: Callable[[str], None]) -> Staged:
+def prepare(checkpoint: Checkpoint, recipe: Recipe, log: Callable[[str], None]) -> Staged:
     """Ready every stage in turn; one that needs figures of the whole model reads the outcome of those before it."""
     transforms: list[tuple[frozenset[str], Transform]] = []
     config: dict[str, Any] = {}
-    for step, routed in zip(steps, routes(steps, checkpoint.places), strict=True):
+    as_stored = recipe.output.format == "dense" and any(step.stage.loads_as_stored for step in recipe.steps)
+    for step, routed in zip(recipe.steps, routes(recipe.steps, checkpoint.places), strict=True):
         names = frozenset(routed)
         earlier = tuple(transforms)
 
@@ -52,7 +53,7 @@ def prepare(checkpoint: Checkpoint, steps: tuple[Step, ...], log: Callable[[str]
                 if weight.name in names:
                     yield from _through(weight, earlier)
 
-        prepared = step.stage.prepare(weights, Context(checkpoint.model, routed, log))
+        prepared = step.stage.prepare(weights, Context(checkpoint.model, routed, as_stored, log))
         log(f"{step.label}: {step.stage.kind} on {len(names)} of {len(checkpoint.places)} weights")
         transforms.append((names, prepared.transform))
         config.update(prepared.config)
@@ -76,21 +77,20 @@ def _route(step: Step, places: Mapping[str, Place]) -> Mapping[str, Place]:
         for pattern in getattr(routing, key):
             if not fnmatch.filter(places, pattern):
                 raise RecipeError(f"{where}.{key}: '{pattern}' matches no weight; {_nearest(pattern, list(places))}")
-    roles = step.stage.default_roles if routing.roles is None else routing.roles
     present = {place.role for place in places.values()}
     for role in routing.roles or ():
         if role not in present:
             there = ", ".join(role for role in ROLES if role in present)
             raise RecipeError(f"{where}.roles: this model has no {role} weight; it has: {there}")
     matched = {name: place for name, place in places.items() if _matches(name, routing.only, routing.skip)}
-    routed = {name: place for name, place in matched.items() if place.role in roles}
+    routed = {name: place for name, place in matched.items() if place.role in step.roles}
     if not matched:
         raise RecipeError(f"{where}: is left without a weight: its patterns leave none; change its patterns")
     if not routed:
         others = ", ".join(sorted({place.role for place in matched.values()}))
         raise RecipeError(
             f"{where}: is left without a weight: those matched are {others} and its roles are "
-            f"{', '.join(roles)}; write {where}.roles=[{others}] or change its patterns"
+            f"{', '.join(step.roles)}; write {where}.roles=[{others}] or change its patterns"
         )
     return routed
 

@@ -11,23 +11,55 @@ ROLES: tuple[Role, ...] = get_args(Role)
 
 
 @dataclass(frozen=True)
+class Codes:
+    """A matrix as integers times scales, restored as `dtype`.
+
+    `values` is an integer matrix; `scale` float32 of shape () for one scale, (rows, 1), or (rows, groups, 1).
+    """
+
+    values: torch.Tensor
+    scale: torch.Tensor
+    dtype: torch.dtype
+
+    def fits(self) -> bool:
+        """Whether the scale's shape is one of these."""
+        rows = self.values.shape[0] if self.values.ndim == 2 else -1
+        shape = tuple(self.scale.shape)
+        if shape in ((), (rows, 1)):
+            return True
+        whole = len(shape) == 3 and shape[1] > 0 and self.values.shape[1] % shape[1] == 0
+        return whole and shape[::2] == (rows, 1)
+
+    def restore(self) -> torch.Tensor:
+        """The matrix: each product in float32, then rounded to `dtype`."""
+        grouped = self.values.reshape(*self.scale.shape[:-1], -1) if self.scale.ndim == 3 else self.values
+        return (grouped.float() * self.scale).reshape(self.values.shape).to(self.dtype)
+
+
+@dataclass(frozen=True)
 class Weight:
     """A named tensor of the checkpoint.
 
     `role` is None for what no stage may touch: tensors that the model does not know, and codes with their scales.
-    `module` is the path of the module that holds it in the model (checkpoints may use older names); `input_axis` is
-    the axis that a linear weight multiplies (0 for GPT-2's Conv1D, which stores its weight transposed).
+    `module` is the path of the module that holds it, None if the model does not know it; `input_axis` is
+    the axis that a linear weight multiplies (0 for GPT-2's Conv1D, which stores its weight transposed). A quantized
+    weight has `codes`, and `tensor` is what they restore to.
     """
 
     name: str
     tensor: torch.Tensor
     role: Role | None
-    module: str = ""
+    module: str | None = None
     input_axis: int = -1
+    codes: Codes | None = None
 
     def with_tensor(self, tensor: torch.Tensor) -> "Weight":
         """The same weight with another value."""
-        return replace(self, tensor=tensor)
+        return replace(self, tensor=tensor, codes=None)
+
+    def with_codes(self, codes: Codes) -> "Weight":
+        """The same weight as codes."""
+        return replace(self, tensor=codes.restore(), codes=codes)
 
 
 Weights = Callable[[], Iterable[Weight]]

@@ -23,37 +23,54 @@ def apply_quantization(
     use_bnb: bool = True,
     compress: bool = True,
     threshold: float = 1e-3,
+    format: str = "packed",
+    pt: bool = True,
 ) -> Any:
     """Optimize the model in `model_path` and return it, loaded from the artifact at `output_path`.
 
     Without `output_path` the artifact takes the original's place, and the original is kept beside it. Raises an
     OptimizerError, one line, when anything is wrong.
     """
-    return optimizer.load(_write(model_path, output_path, pruning, pruning_amount, use_bnb, compress, threshold))
+    stages = _stages(pruning, pruning_amount, use_bnb, compress, threshold, format)
+    return optimizer.load(_write(model_path, output_path, stages, format, pt))
 
 
-def _write(
-    model_path: str | Path,
-    output_path: str | Path | None,
-    pruning: bool,
-    pruning_amount: float,
-    use_bnb: bool,
-    compress: bool,
-    threshold: float,
-) -> Path:
-    from optimizer.recipe import parse
-    from optimizer.replace import optimize_to
-
+def _stages(
+    pruning: bool, pruning_amount: float, use_bnb: bool, compress: bool, threshold: float, format: str
+) -> dict[str, Any]:
     stages: dict[str, Any] = {}
     if pruning:
         stages["prune"] = {"amount": pruning_amount}
     if compress:
         stages["threshold"] = {"value": threshold}
+    if use_bnb and format == "packed":
+        # bitsandbytes leaves the embeddings alone, half of a small model; in a dense file their codes save nothing.
+        stages["quantize"] = {"bits": 8, "roles": ["embedding"]}
     if use_bnb:
         stages["bitsandbytes"] = {"bits": 8}
-    stages["cast"] = {"dtype": "float16", "compute": "stored" if use_bnb else "float32"}
-    recipe = parse({"name": "quantization_code", "stages": stages, "also_pt": True, "model": {"path": str(model_path)}})
+    return stages | {"cast": {"dtype": "float16", "compute": "auto"}}
+
+
+def _write(
+    model_path: str | Path, output_path: str | Path | None, stages: dict[str, Any], format: str, pt: bool
+) -> Path:
+    from optimizer.recipe import parse
+    from optimizer.replace import optimize_to
+
+    model = {"path": str(model_path)}
+    recipe = parse({"name": "quantization_code", "stages": stages, "format": format, "also_pt": pt, "model": model})
     return optimize_to(recipe, Path(output_path) if output_path else None, print)
+
+
+def _loading(place: Path, format: str) -> tuple[str, str]:
+    """The two lines of Python that load the result."""
+    from optimizer.checkpoint import read_config
+    from optimizer.task import auto_class, task_of
+
+    if format == "packed":
+        return "import optimizer", f'model = optimizer.load("{place}")'
+    name = auto_class(task_of(read_config(place))).__name__
+    return f"from transformers import {name}", f'model = {name}.from_pretrained("{place}")'
 
 
 def main() -> int:
@@ -67,9 +84,12 @@ def main() -> int:
     parser.add_argument("--use_bnb", action=flag, default=True, help="bitsandbytes 8-bit linear layers")
     parser.add_argument("--compress", action=flag, default=True, help="set near-zero weights to zero")
     parser.add_argument("--threshold", type=float, default=1e-3, help="the magnitude below which they are near zero")
-    arguments = parser.parse_args()
+    parser.add_argument("--format", choices=("packed", "dense"), default="packed", help="how the weights are stored")
+    parser.add_argument("--pt", action=flag, default=True, help="also write model_optimized.pt, a plain state dict")
+    given = vars(parser.parse_args())
+    paths, pt = (given.pop("model_path"), given.pop("output_path")), given.pop("pt")
     try:
-        place = _write(**vars(arguments))
+        place = _write(*paths, _stages(**given), given["format"], pt)
     except OptimizerError as error:
         hint = "; or write --no-use_bnb" if "pip install bitsandbytes" in str(error) else ""
         print(f"quantization_code: {error}{hint}", file=sys.stderr)
@@ -77,7 +97,8 @@ def main() -> int:
     except KeyboardInterrupt:
         print("interrupted; nothing was changed", file=sys.stderr)
         return 130
-    print(f"the optimized model is in {place}")
+    print(f"the optimized model is in {place}; load it with")
+    print("\n".join(_loading(place, given["format"])))
     return 0
 
 

@@ -62,7 +62,7 @@ def test_version_and_help(optimizer):
         (["pruning_amount=many"], "stages.prune.amount: 'many'"),
         (["recipe=fp16", "pruning_amount=0.2"], "pruning_amount: the recipe 'fp16' does not use it"),
         (["+stages.late={stage: prune, amount: 0.2}"], "prune cannot follow bitsandbytes"),
-        (["stages.cast.compute=float32"], "write compute: stored"),
+        (["format=dense", "stages.cast.compute=float32"], "write compute: stored"),
         (["+stages.prune.only=['*nothing*']"], "'*nothing*' matches no weight"),
         (["model=local"], "write model.path=VALUE"),
         (["model.path=./nowhere"], "model.path: './nowhere' is no directory"),
@@ -190,7 +190,7 @@ def test_stages_can_be_added_and_removed_by_name(optimizer, tmp_path):
     code, _, err = optimizer("recipe=balanced", "~stages.prune", "~stages.threshold", "evaluation=none")
     assert code == 0, err
     (row,) = rows(tmp_path / "outputs")
-    assert (row["stages"], row["pruning_amount"], row["threshold"]) == ("bitsandbytes cast", "", "")
+    assert (row["stages"], row["pruning_amount"], row["threshold"]) == ("quantize bitsandbytes cast", "", "")
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Child processes: results, errors, deaths, interruptions; and nothing left behind."""
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -19,6 +20,10 @@ LONG = 600.0
 
 def add(first: int, second: int) -> tuple[int, int]:
     return first + second, os.getpid()
+
+
+def loaded() -> set[str]:
+    return set(sys.modules)
 
 
 def large(size: int) -> bytes:
@@ -85,8 +90,14 @@ def test_a_result_may_be_larger_than_a_pipe_holds() -> None:
     assert process.call(large, 2**22) == bytes(2**22)
 
 
-def test_the_second_start_takes_milliseconds() -> None:
-    process.call(add, 0, 0)
+@pytest.mark.skipif(not process._HAS_FORKSERVER, reason="needs a fork server")
+def test_the_second_start_takes_milliseconds_and_has_everything_loaded() -> None:
+    from optimizer.evaluation import preload
+
+    heavy = {"torch", "transformers.modeling_utils", "optimizer.evaluation.measure"}
+    if any(Path(driver).exists() for driver in preload._GPU_DRIVERS):
+        heavy = {"torch"}
+    assert heavy <= process.call(loaded)
     times = []
     for _ in range(3):
         start = time.perf_counter()
@@ -146,9 +157,8 @@ SCRIPT = """
     from optimizer import process
     from test_process import sleep_with_child
 
-    if __name__ == "__main__":
-        process._PRELOADED = "json"
-        process.call(sleep_with_child, {note!r})
+    process._PRELOADED = "json"
+    process.call(sleep_with_child, {note!r})
 """
 
 
@@ -174,6 +184,32 @@ def test_an_interrupted_or_killed_parent_leaves_no_process_behind(
     assert errors.count("Traceback") == (number == signal.SIGINT)
     for pid in map(int, note.read_text().split()):
         wait_until(lambda pid=pid: not is_running(pid))
+
+
+@pytest.mark.parametrize("arguments", [["script.py"], ["-"], ["-c", "{code}"], ["-m", "script"]], ids=lambda a: a[0])
+def test_any_main_module_will_do(arguments: list[str], tmp_path: Path) -> None:
+    code = "from optimizer import process; process._PRELOADED = 'json'; print(process.call(len, 'four'))"
+    (tmp_path / "script.py").write_text(code)
+    done = subprocess.run(
+        [sys.executable, *(argument.format(code=code) for argument in arguments)],
+        input=code,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("4\n", "")
+
+
+def test_a_function_of_the_main_module_is_refused_before_a_child_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    def of_main() -> None:
+        pass
+
+    of_main.__module__, of_main.__qualname__ = "__main__", "of_main"
+    monkeypatch.setattr(sys.modules["__main__"], "of_main", of_main, raising=False)
+    with pytest.raises(pickle.PicklingError, match="of_main"):
+        process.call(of_main)
 
 
 def wait_until(condition: object) -> None:

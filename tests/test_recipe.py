@@ -91,8 +91,8 @@ REFUSED: list[tuple[dict[Any, Any], str]] = [
         stages(bitsandbytes={}, four={"stage": "bitsandbytes", "bits": 4}),
         "stages.four: bitsandbytes cannot follow bitsandbytes, which leaves integer codes; write four before ",
     ),
-    (stages(cast={}, bitsandbytes={}), "stages.cast: compute: float32 does not hold beside bitsandbytes, "),
-    (stages(bitsandbytes={}, cast={}), "stages.cast: compute: float32 does not hold beside bitsandbytes, "),
+    (stages(cast={}, bitsandbytes={}), "stages.cast: compute: float32 does not hold beside bitsandbytes in "),
+    (stages(bitsandbytes={}, cast={}), "stages.cast: compute: float32 does not hold beside bitsandbytes in "),
     # gates that this evaluation cannot judge
     (
         {"gates": {"agreement": 0.9}, "evaluation": {"examples": 0}},

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from optimizer import results
 from optimizer.errors import ArtifactError
 from optimizer.results import COLUMNS, Row, assemble, missed_gates, read_row, run_directory, write_row
 
@@ -150,6 +151,27 @@ def test_four_processes_at_once_lose_no_row(tmp_path: Path) -> None:
     expected = {f"{process}-{number}" for process in range(4) for number in range(10)}
     assert {line["run_id"] for line in table(tmp_path)} == expected
     assert left_over(tmp_path) == []
+
+
+def test_a_row_that_comes_while_the_csv_is_being_written_is_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_row(tmp_path, row("first"))
+    write_csv = results._csv
+    waiting = [row("second"), row("third")]
+
+    def interrupted(rows: list[Row]) -> str:
+        text = write_csv(rows)
+        if waiting:
+            late = waiting.pop()
+            directory = run_directory(tmp_path, late["run_id"])
+            directory.mkdir()
+            (directory / "row.json").write_text(json.dumps(late))
+        return text
+
+    monkeypatch.setattr(results, "_csv", interrupted)
+    assert [found["run_id"] for found in assemble(tmp_path)] == ["first", "second", "third"]
+    assert len(table(tmp_path)) == 3
 
 
 def test_writers_with_the_same_process_id_do_not_meet(tmp_path: Path) -> None:

@@ -126,13 +126,13 @@ def change_config(directory: Path, **changes: Any) -> None:
 
 def staged(original: Path, stages: Mapping[str, Any], log: Callable[[str], None] = lambda line: None) -> Staged:
     """The checkpoint in `original` with the stages of a recipe made ready."""
-    return prepare(open_checkpoint(original), parse({"stages": stages}).steps, log)
+    return prepare(open_checkpoint(original), parse({"stages": stages}), log)
 
 
 def optimize(original: Path, place: Path, stages: Mapping[str, Any], **keys: Any) -> Manifest:
     """Apply a recipe with these stages and other keys; the artifact is at `place`."""
     recipe = parse({"name": "tiny", "stages": stages, **keys})
-    return write(staged(original, stages), recipe, original.name, place)
+    return write(prepare(open_checkpoint(original), recipe, lambda line: None), recipe, original.name, place)
 
 
 def values(at: Staged) -> dict[str, torch.Tensor]:

@@ -6,9 +6,16 @@ from typing import Any
 
 from optimizer.artifact.manifest import CARD, Manifest
 from optimizer.errors import ArtifactError
-from optimizer.recipe import Recipe
 from optimizer.yaml import dump
 
+_LOADING = {
+    "dense": "The format is `dense`: plain `from_pretrained` loads it as well, without this package.",
+    "packed": (
+        "The format is `packed`: `from_pretrained` loads it as well, after `import optimizer`, and fails without it.\n"
+        "Never give it `ignore_mismatched_sizes=True`, which without that import would load random weights.\n"
+        "`python -m optimizer.unpack THIS_DIRECTORY OUT` writes one that needs no package."
+    ),
+}
 _FIGURES = (
     "artifact_bytes",
     "size_ratio",
@@ -34,7 +41,9 @@ _FIGURES = (
 )
 
 
-def write_card(directory: Path, manifest: Manifest, recipe: Recipe, figures: Mapping[str, Any] | None) -> None:
+def write_card(
+    directory: Path, manifest: Manifest, recipe: Mapping[str, Any], figures: Mapping[str, Any] | None
+) -> None:
     """Write or atomically replace the card; `figures` is a row, or None before anything was measured.
 
     Raises ArtifactError when it cannot be written.
@@ -49,9 +58,9 @@ def write_card(directory: Path, manifest: Manifest, recipe: Recipe, figures: Map
         partial.unlink(missing_ok=True)
 
 
-def _text(manifest: Manifest, recipe: Recipe, figures: Mapping[str, Any] | None) -> str:
+def _text(manifest: Manifest, recipe: Mapping[str, Any], figures: Mapping[str, Any] | None) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in manifest.versions.items())
-    return f"""# {manifest.original}, optimized by the recipe `{recipe.name}`
+    return f"""# {manifest.original}, optimized by the recipe `{recipe["name"]}`
 
 Made by `optimizer` from `{manifest.original}` (fingerprint `{manifest.original_fingerprint[:16]}`); the files and their
 sha256 are in `manifest.json`.
@@ -64,12 +73,12 @@ import optimizer
 model = optimizer.load("THIS DIRECTORY")
 ```
 
-The format is `{manifest.format}`: plain `from_pretrained` loads it as well, without this package.
+{_LOADING[manifest.format]}
 
 ## Recipe
 
 ```yaml
-{dump(recipe.made_by()).rstrip()}
+{dump(recipe).rstrip()}
 ```
 
 ## Measured

@@ -5,7 +5,7 @@ header needs every offset, so the data goes to a file beside it first.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -63,6 +63,14 @@ def write(path: Path, tensors: Iterable[tuple[str, torch.Tensor]]) -> dict[str, 
     finally:
         spool.unlink(missing_ok=True)
     return {entry.name: entry.size for entry in entries}
+
+
+def write_index(path: Path, stored: Mapping[str, Mapping[str, int]]) -> None:
+    """Write the index of several files; `stored` gives each file's tensors with their sizes in bytes."""
+    weight_map = {name: file for file, sizes in stored.items() for name in sizes}
+    total = sum(sum(sizes.values()) for sizes in stored.values())
+    index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
+    path.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
 def tensor_bytes(tensor: torch.Tensor) -> memoryview:

@@ -3,14 +3,15 @@
 import json
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from tqdm import tqdm
 
-from optimizer.artifact import safetensors_file
+from optimizer.artifact import dense, packed, safetensors_file
 from optimizer.artifact.card import write_card
 from optimizer.artifact.exchange import put_in_place, recover
 from optimizer.artifact.manifest import FORMAT_VERSION, Manifest, describe_files, versions, write_manifest
@@ -18,8 +19,10 @@ from optimizer.checkpoint import INDEX, Checkpoint, Shard, fingerprint, model_fi
 from optimizer.errors import ArtifactError
 from optimizer.recipe import Recipe
 from optimizer.staging import Staged
+from optimizer.weight import Weight
 from optimizer.yaml import dump
 
+FORMATS = {"dense": dense, "packed": packed}
 PICKLE = "model_optimized.pt"
 _WEIGHT_SUFFIXES = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".gguf", ".ot", ".npz"}
 _OURS = {"config.json", "manifest.json", "recipe.yaml"}
@@ -52,10 +55,10 @@ def write(staged: Staged, recipe: Recipe, original: str, place: Path, keep: Path
 def _fill(directory: Path, staged: Staged, recipe: Recipe, original: str) -> Manifest:
     checkpoint = staged.checkpoint
     _copy_others(checkpoint, directory)
-    stored = _write_weights(staged, directory)
+    stored = _write_weights(staged, FORMATS[recipe.output.format].store, directory)
     if checkpoint.index:
-        _write_index(directory, stored)
-    _write_config(checkpoint, staged.config, directory)
+        safetensors_file.write_index(directory / INDEX, stored)
+    _write_config(checkpoint, staged.config, recipe.output.format, directory)
     (directory / "recipe.yaml").write_text(dump(recipe.made_by()), encoding="utf-8")
     if recipe.output.also_pt:
         _write_pickle(directory)
@@ -70,14 +73,15 @@ def _fill(directory: Path, staged: Staged, recipe: Recipe, original: str) -> Man
         files=describe_files(directory),
     )
     write_manifest(directory, manifest)
-    write_card(directory, manifest, recipe, figures=None)
+    write_card(directory, manifest, recipe.made_by(), figures=None)
     return manifest
 
 
 def _copy_others(checkpoint: Checkpoint, directory: Path) -> None:
     for path in model_files(checkpoint.directory):
         relative = path.relative_to(checkpoint.directory)
-        if path.suffix in _WEIGHT_SUFFIXES or path.name.endswith(".index.json") or str(relative) in _OURS:
+        weights = path.suffix in _WEIGHT_SUFFIXES and path.parent == checkpoint.directory
+        if weights or path.name.endswith(".index.json") or str(relative) in _OURS:
             continue
         if path.stat().st_size > _LARGEST_COPY:
             log.warning("%s is left out: it is larger than %d MB", relative, _LARGEST_COPY >> 20)
@@ -87,14 +91,16 @@ def _copy_others(checkpoint: Checkpoint, directory: Path) -> None:
         shutil.copyfile(path, target)
 
 
-def _write_weights(staged: Staged, directory: Path) -> dict[str, dict[str, int]]:
+def _write_weights(
+    staged: Staged, store: Callable[[Weight], torch.Tensor], directory: Path
+) -> dict[str, dict[str, int]]:
     """Bytes per tensor per file."""
     total = sum(len(shard.shapes) for shard in staged.checkpoint.shards)
     with tqdm(total=total, desc="optimize", unit="tensor", disable=None, leave=False) as bar:
 
         def tensors(shard: Shard) -> Iterator[tuple[str, torch.Tensor]]:
             for weight in staged.stream(shard):
-                yield weight.name, weight.tensor
+                yield weight.name, store(weight)
                 bar.update()
 
         return {
@@ -103,25 +109,19 @@ def _write_weights(staged: Staged, directory: Path) -> dict[str, dict[str, int]]
         }
 
 
-def _write_index(directory: Path, stored: dict[str, dict[str, int]]) -> None:
-    weight_map = {name: file for file, sizes in stored.items() for name in sizes}
-    total = sum(sum(sizes.values()) for sizes in stored.values())
-    index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
-    (directory / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-
-
-def _write_config(checkpoint: Checkpoint, changes: Any, directory: Path) -> None:
+def _write_config(checkpoint: Checkpoint, changes: Mapping[str, Any], output_format: str, directory: Path) -> None:
     merged = {**checkpoint.config, **changes}
     # The path that a model was saved from says nothing to its readers, and the bytes must not depend on it.
     merged.pop("_name_or_path", None)
     config = {key: value for key, value in merged.items() if not (key in changes and value is None)}
+    config = FORMATS[output_format].configure(config)
     (directory / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _write_pickle(directory: Path) -> None:
-    from safetensors.torch import load_file
-
     state: dict[str, torch.Tensor] = {}
     for path in sorted(directory.glob("*.safetensors")):
-        state.update(load_file(path))
+        with safe_open(path, framework="pt") as file:
+            names = file.keys()
+            state |= {name: packed.restore(file.get_tensor(name)) for name in names}
     torch.save(state, directory / PICKLE)

@@ -1,17 +1,18 @@
-"""What a fork server imports once, so that every process forked from it has it at once; imports are all it does."""
+"""What the fork server imports once, so that every process forked from it has it at once; importing is all it does."""
 
 import contextlib
+import importlib
+import logging
+from pathlib import Path
 
-import torch
-import transformers.modeling_utils
+import torch  # noqa: F401
 
-import optimizer.evaluation.measure
-from optimizer.evaluation import models
+_GPU_DRIVERS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
+_MODULES = ("transformers.modeling_utils", "bitsandbytes", "optimizer.evaluation.measure")
 
-models.quiet()
-if torch.version.cuda is None:
-    # With CUDA this import talks to the device, and no child could use the device after that.
-    with contextlib.suppress(ImportError):
-        import bitsandbytes
-
-__all__ = ["bitsandbytes", "optimizer", "transformers"]
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it reports an optional kernel that it can do without
+if not any(Path(driver).exists() for driver in _GPU_DRIVERS):
+    # Where there is a GPU, these imports ask it what it can do, and no process forked after that could use it.
+    for name in _MODULES:
+        with contextlib.suppress(Exception):  # the child that needs it says what is wrong
+            importlib.import_module(name)

@@ -9,6 +9,7 @@ import torch
 from safetensors import safe_open
 
 from optimizer.checkpoint import Checkpoint, open_shards, weight_bytes
+from optimizer.packing.payload import is_payload, stored_codes
 
 _BITS_PER_BYTE = 8
 
@@ -34,13 +35,16 @@ def measure(original: Checkpoint, artifact: Path) -> dict[str, int | float]:
 def _counts(original: Checkpoint, artifact: Path) -> Iterator[tuple[int, int]]:
     """For each stored weight, how many values it holds and how many of them are zero."""
     config: dict[str, Any] = json.loads((artifact / "config.json").read_text(encoding="utf-8"))
-    four_bits = config.get("quantization_config", {}).get("load_in_4bit", False)
+    quantization = config.get("quantization_config") or {}
+    four_bits = quantization.get("bitsandbytes", quantization).get("load_in_4bit", False)
     for shard in open_shards(artifact):
         with safe_open(shard.path, framework="pt") as file:
             for name in shard.shapes:
                 if name not in original.places:
                     continue
                 tensor = file.get_tensor(name)
+                if is_payload(tensor):
+                    tensor = stored_codes(tensor)
                 if four_bits and f"{name}.quant_map" in shard.shapes:
                     yield _four_bit_counts(tensor, file.get_tensor(f"{name}.quant_map"))
                 else:

@@ -4,6 +4,7 @@ LLM.int8(): Dettmers et al. (2022); NF4 and double quantization: Dettmers et al.
 """
 
 import importlib.util
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
@@ -43,7 +44,7 @@ class Bitsandbytes(Settings):
     double_quantization: bool = True
     outliers: float = Field(default=6.0, ge=0)
 
-    def conflict(self, others: Sequence[Stage]) -> str | None:
+    def conflict(self, others: Sequence[Stage], output_format: str) -> str | None:
         """It needs its package."""
         if importlib.util.find_spec("bitsandbytes") is None:
             return "needs the package bitsandbytes; run: pip install bitsandbytes"
@@ -127,10 +128,8 @@ def heads(model: PreTrainedModel) -> dict[str, str]:
 
 def quantize_8bit(weight: Weight) -> list[Weight]:
     """LLM.int8() rows: `weight` int8 (outputs x inputs), `SCB` float32 row maxima, `weight_format` 0 (row-major)."""
-    from bitsandbytes.functional import int8_vectorwise_quant
-
     half = cast(_linear_layout(weight).contiguous(), torch.float16, weight.name)
-    codes, maxima, _ = int8_vectorwise_quant(half)
+    codes, maxima, _ = _functional().int8_vectorwise_quant(half)
     prefix = weight.name.removesuffix("weight")
     return [
         replace(weight, tensor=codes, role=None),
@@ -141,15 +140,21 @@ def quantize_8bit(weight: Weight) -> list[Weight]:
 
 def quantize_4bit(weight: Weight, kind: str, double_quantization: bool) -> list[Weight]:
     """Two codes a byte in `weight` (uint8, n x 1), beside it the block scales and their description."""
-    from bitsandbytes.functional import quantize_4bit as quantize
-
     matrix = _linear_layout(weight).float().contiguous()
-    codes, state = quantize(matrix, blocksize=_BLOCK, compress_statistics=double_quantization, quant_type=kind)
+    codes, state = _functional().quantize_4bit(
+        matrix, blocksize=_BLOCK, compress_statistics=double_quantization, quant_type=kind
+    )
     parts = state.as_dict(packed=True)
     return [
         replace(weight, tensor=codes, role=None),
         *(Weight(f"{weight.name}.{part}", parts[part], None, weight.module) for part in sorted(parts)),
     ]
+
+
+def _functional() -> Any:
+    # On its import it reports an optional kernel that it can do without.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    return importlib.import_module("bitsandbytes.functional")
 
 
 def _linear_layout(weight: Weight) -> torch.Tensor:

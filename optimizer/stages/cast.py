@@ -1,6 +1,7 @@
 """Store floating-point weights in half precision."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 import torch
@@ -15,6 +16,7 @@ class Cast(Settings):
     """`dtype` is what is stored; `compute` the dtype that `from_pretrained` then computes in.
 
     With `float32` a file of half the size still computes in float32: half precision is several times slower on a CPU.
+    `auto` is float32 wherever the format can restore it, else stored.
     """
 
     kind: ClassVar[str] = "cast"
@@ -24,15 +26,15 @@ class Cast(Settings):
     loads_as_stored: ClassVar[bool] = False
 
     dtype: Literal["float16", "bfloat16"] = "float16"
-    compute: Literal["float32", "stored"] = "float32"
+    compute: Literal["float32", "stored", "auto"] = "float32"
 
-    def conflict(self, others: Sequence[Stage]) -> str | None:
-        """A format that loads tensors as they are stored cannot compute in another dtype."""
+    def conflict(self, others: Sequence[Stage], output_format: str) -> str | None:
+        """A dense artifact whose tensors load as they are stored cannot compute in another dtype."""
         for other in others:
-            if self.compute == "float32" and other.loads_as_stored:
+            if self.compute == "float32" and other.loads_as_stored and output_format == "dense":
                 return (
-                    f"compute: float32 does not hold beside {other.kind}, whose other weights load in the dtype they "
-                    f"are stored in; write compute: stored"
+                    f"compute: float32 does not hold beside {other.kind} in a dense artifact, where other weights load "
+                    f"in the dtype they are stored in; write compute: stored"
                 )
         return None
 
@@ -42,10 +44,11 @@ class Cast(Settings):
         advice = "write dtype: bfloat16, or " if dtype == torch.float16 else ""
 
         def transform(weight: Weight) -> Iterable[Weight]:
-            yield weight.with_tensor(cast(weight.tensor, dtype, weight.name, advice))
+            rounded = cast(weight.tensor, dtype, weight.name, advice)
+            yield weight.with_codes(replace(weight.codes, dtype=dtype)) if weight.codes else weight.with_tensor(rounded)
 
-        stored = self.dtype if self.compute == "stored" else self.compute
-        return Prepared(transform, {"dtype": stored, "torch_dtype": None})
+        as_stored = self.compute == "stored" or (self.compute == "auto" and context.loads_as_stored)
+        return Prepared(transform, {"dtype": self.dtype if as_stored else "float32", "torch_dtype": None})
 
 
 def cast(tensor: torch.Tensor, dtype: torch.dtype, name: str, advice: str = "") -> torch.Tensor:

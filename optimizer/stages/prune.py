@@ -54,7 +54,7 @@ class Prune(Settings):
             raise ValueError("write unstructured, or N:M with N below M, such as 2:4")
         return pattern
 
-    def conflict(self, others: Sequence[Stage]) -> str | None:
+    def conflict(self, others: Sequence[Stage], output_format: str) -> str | None:
         """An amount and an N:M pattern exclude each other, and one of them must be there."""
         if self.pattern == "unstructured":
             return "amount: is required; write amount: 0.3" if self.amount is None else None

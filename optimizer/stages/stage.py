@@ -20,11 +20,13 @@ class Context:
     """What a stage may ask about the model.
 
     `model` is built on the meta device and holds no values; `routed` gives the places of the weights that the step
-    is for, by their names in the checkpoint; `log` takes a line for the run's log.
+    is for, by their names in the checkpoint; `loads_as_stored` says whether weights load in the dtype they are stored
+    in, whatever config.json says; `log` takes a line for the run's log.
     """
 
     model: "PreTrainedModel"
     routed: Mapping[str, Place]
+    loads_as_stored: bool
     log: Callable[[str], None]
 
 
@@ -51,7 +53,7 @@ class Stage(Protocol):
     """Frozen settings whose fields are the stage's YAML keys.
 
     `makes_codes`: leaves integer codes in place of numbers; `needs_floats`: cannot work on such codes;
-    `loads_as_stored`: what it leaves alone loads in the dtype it is stored in, whatever config.json says.
+    `loads_as_stored`: in a dense artifact, what it leaves alone loads in the dtype it is stored in.
     """
 
     kind: ClassVar[str]
@@ -60,8 +62,8 @@ class Stage(Protocol):
     needs_floats: ClassVar[bool]
     loads_as_stored: ClassVar[bool]
 
-    def conflict(self, others: "Sequence[Stage]") -> str | None:
-        """Why this stage cannot be in a recipe with `others`, and what to write; None if it can."""
+    def conflict(self, others: "Sequence[Stage]", output_format: str) -> str | None:
+        """Why this stage cannot be in a recipe with `others` and this format, and what to write; None if it can."""
 
     def prepare(self, weights: Weights, context: Context) -> Prepared:
         """Ready the stage; `weights` streams the routed weights as earlier stages left them."""

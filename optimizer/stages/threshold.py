@@ -22,7 +22,7 @@ class Threshold(Settings):
 
     value: float = Field(ge=0, allow_inf_nan=False)
 
-    def conflict(self, others: Sequence[Stage]) -> str | None:
+    def conflict(self, others: Sequence[Stage], output_format: str) -> str | None:
         """None: it goes with every other stage."""
         return None
 

@@ -18,7 +18,7 @@ MANIFEST = Manifest(FORMAT_VERSION, "dense", "team/tickets", "ab" * 32, 1000, 10
 
 
 def card(directory: Path, figures: Row | None, recipe: Recipe = RECIPE) -> str:
-    write_card(directory, MANIFEST, recipe, figures)
+    write_card(directory, MANIFEST, recipe.made_by(), figures)
     return (directory / "README.md").read_text()
 
 
@@ -59,6 +59,6 @@ def test_replaced_whole_with_nothing_left_over(tmp_path: Path, monkeypatch: pyte
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_text", full)
         with pytest.raises(ArtifactError, match=r"README\.md: cannot be written \(No space left on device\)$"):
-            write_card(tmp_path, MANIFEST, RECIPE, dict.fromkeys(COLUMNS))
+            write_card(tmp_path, MANIFEST, RECIPE.made_by(), dict.fromkeys(COLUMNS))
     assert (tmp_path / "README.md").read_text() == before
     assert [path.name for path in tmp_path.iterdir()] == ["README.md"]

@@ -242,6 +242,6 @@ def test_no_more_than_one_weight_is_read_beforehand(originals: dict[str, Path]) 
                 yield weight
 
     routed = {name: place for name, place in checkpoint.places.items() if place.role == "linear"}
-    prepared = Bitsandbytes().prepare(weights, Context(checkpoint.model, routed, lambda line: None))
+    prepared = Bitsandbytes().prepare(weights, Context(checkpoint.model, routed, True, lambda line: None))
     assert len(read) == 1
     assert prepared.config["dtype"] == "float32"

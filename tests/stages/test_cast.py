@@ -1,6 +1,7 @@
 """Casting: rounded, never overflowing silently, integers untouched."""
 
 import math
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -12,7 +13,7 @@ from optimizer.stages.cast import cast as cast_tensor
 from optimizer.stages.stage import Context
 from optimizer.weight import Weight
 
-CONTEXT = Context(cast(Any, None), {}, lambda line: None)
+CONTEXT = Context(cast(Any, None), {}, False, lambda line: None)
 HALVES = [torch.float16, torch.bfloat16]
 
 
@@ -67,12 +68,21 @@ def test_infinity_and_nan_stay_without_an_error(dtype: torch.dtype) -> None:
     assert after[2].isnan()
 
 
-@pytest.mark.parametrize(("compute", "loads_as"), [("float32", "float32"), ("stored", "bfloat16")])
-def test_the_stage(compute: Any, loads_as: str) -> None:
+@pytest.mark.parametrize(
+    ("compute", "as_stored", "loads_as"),
+    [
+        ("float32", False, "float32"),
+        ("stored", False, "bfloat16"),
+        ("stored", True, "bfloat16"),
+        ("auto", False, "float32"),
+        ("auto", True, "bfloat16"),
+    ],
+)
+def test_the_stage(compute: Any, as_stored: bool, loads_as: str) -> None:
     def never() -> Any:
         raise AssertionError("the weights were read")
 
-    prepared = Cast(dtype="bfloat16", compute=compute).prepare(never, CONTEXT)
+    prepared = Cast(dtype="bfloat16", compute=compute).prepare(never, replace(CONTEXT, loads_as_stored=as_stored))
     weight = Weight("a", torch.tensor([1.0, 2.0]), "norm", "module", 0)
     (after,) = prepared.transform(weight)
     assert after.tensor.dtype == torch.bfloat16

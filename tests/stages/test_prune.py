@@ -15,7 +15,7 @@ from optimizer.stages.stage import Context
 from optimizer.weight import Weight
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
-CONTEXT = Context(cast(Any, None), {}, lambda line: None)
+CONTEXT = Context(cast(Any, None), {}, False, lambda line: None)
 
 
 def random(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:

@@ -10,7 +10,7 @@ from optimizer.stages.stage import Context
 from optimizer.stages.threshold import Threshold, zero_below
 from optimizer.weight import Weight
 
-CONTEXT = Context(cast(Any, None), {}, lambda line: None)
+CONTEXT = Context(cast(Any, None), {}, False, lambda line: None)
 
 
 def test_strictly_below_becomes_zero() -> None:

@@ -1,0 +1,106 @@
+"""A weight as a self-describing 1-D uint8 tensor: as it is, or as integer codes with their scales.
+
+A tensor is the codec's own payload. Codes are, numbers little-endian:
+
+| bytes | content                                                        |
+| ----- | -------------------------------------------------------------- |
+| 4     | magic `OPTQ`                                                   |
+| 1     | format version                                                 |
+| 1     | dtype of the restored weight: its place in `DTYPES`            |
+| 8     | length of the codes' payload                                   |
+| 4     | CRC-32 of the 14 bytes before                                  |
+| ...   | the codec's payload of the codes, in the weight's shape        |
+| ...   | the codec's payload of the scales, float32                     |
+"""
+
+import struct
+import zlib
+from collections.abc import Sequence
+
+import torch
+
+from optimizer.packing import codec
+from optimizer.packing.codec import PayloadError
+from optimizer.weight import Codes, Weight
+
+__all__ = ["PayloadError", "is_payload", "pack", "restored_shape", "stored_codes", "unpack"]
+
+FORMAT_VERSION = 1
+DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+_MAGIC = b"OPTQ"
+_HEAD = struct.Struct("<4sBBQ")
+_CHECKSUM = struct.Struct("<I")
+_START = _HEAD.size + _CHECKSUM.size
+
+
+def pack(weight: Weight, threads: int = 1) -> torch.Tensor:
+    """The payload of a weight, of its codes if it has any; never of the weight's own shape."""
+    if weight.codes is None:
+        return codec.encode(weight.tensor, threads)
+    values = codec.encode(weight.codes.values, threads)
+    scales = codec.encode(weight.codes.scale, threads)
+    head = _HEAD.pack(_MAGIC, FORMAT_VERSION, DTYPES.index(weight.codes.dtype), values.numel())
+    head += _CHECKSUM.pack(zlib.crc32(head))
+    return torch.cat([torch.frombuffer(bytearray(head), dtype=torch.uint8), values, scales])
+
+
+def is_payload(tensor: torch.Tensor) -> bool:
+    """Whether a stored tensor is a payload, by its dtype, its shape and its first bytes."""
+    if tensor.dtype != torch.uint8 or tensor.ndim != 1:
+        return False
+    return bytes(tensor[:4].tolist()) in (_MAGIC, codec.MAGIC)
+
+
+def unpack(payload: torch.Tensor, shape: Sequence[int] | None = None, threads: int = 1) -> torch.Tensor:
+    """The weight in a payload, bit for bit; `shape` is what it must have.
+
+    Raises PayloadError, before anything of the weight's size is allocated where it can, for a payload that is
+    unknown, damaged, or of another shape.
+    """
+    if _holds_codes(payload):
+        return _codes(payload, shape, threads).restore()
+    return codec.decode(payload, expect_shape=shape, threads=threads)
+
+
+def stored_codes(payload: torch.Tensor, threads: int = 1) -> torch.Tensor:
+    """What a payload holds: the integers of a quantized weight, else the weight; errors as for `unpack`."""
+    if _holds_codes(payload):
+        return _codes(payload, None, threads).values
+    return codec.decode(payload, threads=threads)
+
+
+def restored_shape(payload: torch.Tensor) -> tuple[int, ...]:
+    """The shape that a payload says its weight has, from its first bytes; errors as for `unpack`."""
+    if _holds_codes(payload):
+        _split(payload)
+        payload = payload[_START:]
+    return tuple(codec.header(payload).shape)
+
+
+def _holds_codes(payload: torch.Tensor) -> bool:
+    return bytes(payload[:4].tolist()) == _MAGIC
+
+
+def _split(payload: torch.Tensor) -> tuple[torch.dtype, int]:
+    """The restored dtype and the length of the codes' payload, checked."""
+    raw = bytes(payload[:_START].tolist())
+    if len(raw) < _START:
+        raise PayloadError("payload is cut short")
+    _, version, dtype, length = _HEAD.unpack_from(raw)
+    if version != FORMAT_VERSION:
+        raise PayloadError(f"payload has format version {version}, this program reads {FORMAT_VERSION}")
+    if _CHECKSUM.unpack_from(raw, _HEAD.size)[0] != zlib.crc32(raw[: _HEAD.size]) or dtype >= len(DTYPES):
+        raise PayloadError("payload's header is damaged")
+    if length > payload.numel() - _START:
+        raise PayloadError("payload is cut short")
+    return DTYPES[dtype], length
+
+
+def _codes(payload: torch.Tensor, shape: Sequence[int] | None, threads: int) -> Codes:
+    dtype, length = _split(payload)
+    values = codec.decode(payload[_START : _START + length], expect_shape=shape, threads=threads)
+    scale = codec.decode(payload[_START + length :], expect_dtype=torch.float32, threads=threads)
+    codes = Codes(values, scale, dtype)
+    if values.is_floating_point() or not codes.fits():
+        raise PayloadError(f"payload's scales of shape {tuple(scale.shape)} do not fit codes of {tuple(values.shape)}")
+    return codes

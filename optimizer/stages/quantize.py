@@ -1,0 +1,109 @@
+"""Uniform quantization of any matrix, linear and embedding alike, to integers that the packed format entropy-codes.
+
+A step for a whole tensor, any number of levels, then entropy coding: Gish and Pierce, Asymptotically Efficient
+Quantizing (1968); the dead zone: Sullivan, Efficient Scalar Quantization of Exponential and Laplacian Random
+Variables (1996).
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+
+from optimizer.errors import StageError
+from optimizer.settings import Settings
+from optimizer.stages.stage import Context, Prepared, Stage
+from optimizer.weight import Codes, Role, Weight, Weights
+
+_HALF = 0.5
+_FINEST = 1e-3  # a value is at most sqrt(numel) standard deviations, so codes stay below 2**31 for 4e12 values
+
+
+class Quantize(Settings):
+    """Either `bits` (2 to 8: symmetric, a scale per row, or per `group` of a row's neighbours) or `step`.
+
+    `step` is in standard deviations of the weight: one step for the tensor, as many levels as it takes, the better
+    trade when entropy-coded. `dead_zone` (0 to 1, in steps) widens the interval that becomes zero.
+    """
+
+    kind: ClassVar[str] = "quantize"
+    default_roles: ClassVar[tuple[Role, ...]] = ("linear", "embedding")
+    makes_codes: ClassVar[bool] = True
+    needs_floats: ClassVar[bool] = True
+    loads_as_stored: ClassVar[bool] = False
+
+    bits: int | None = Field(default=None, ge=2, le=8)
+    group: int | None = Field(default=None, ge=2)
+    step: float | None = Field(default=None, ge=_FINEST, le=16, allow_inf_nan=False)
+    dead_zone: float = Field(default=0.0, ge=0, lt=1)
+
+    def conflict(self, others: Sequence[Stage], output_format: str) -> str | None:
+        """`bits` and `step` exclude each other, and one of them must be there."""
+        if self.bits is None and self.step is None:
+            return "bits or step: one of them is required; write bits: 8 or step: 0.25"
+        if self.bits is not None and self.step is not None:
+            return "bits and step exclude each other; remove one"
+        if self.group is not None and self.bits is None:
+            return "group: goes with bits only; remove it"
+        return None
+
+    def prepare(self, weights: Weights, context: Context) -> Prepared:
+        """Needs no pass over the weights; those that are no matrix stay as they are."""
+        return Prepared(lambda weight: [self._quantized(weight) if _is_matrix(weight) else weight])
+
+    def _quantized(self, weight: Weight) -> Weight:
+        if not torch.isfinite(weight.tensor).all():
+            raise StageError(
+                f"{weight.name}: holds values that are not finite; leave it out with skip: ['{weight.name}']"
+            )
+        values = weight.tensor.float()
+        if self.step is not None:
+            scale = _spread(values) * self.step
+        else:
+            assert self.bits is not None
+            scale = _row_scales(values, self.bits, self.group, weight.name)
+        return weight.with_codes(quantize(values, scale, self.dead_zone, weight.tensor.dtype))
+
+
+def quantize(values: torch.Tensor, scale: torch.Tensor, dead_zone: float, dtype: torch.dtype) -> Codes:
+    """Each value over its scale, rounded to the nearest integer, `dead_zone` / 2 nearer to zero.
+
+    `values` is a matrix; `scale` has shape () for one step, (rows, 1), or (rows, groups, 1).
+    """
+    grouped = values.reshape(*scale.shape[:-1], -1) if scale.ndim == 3 else values
+    ratios = grouped / scale
+    codes = ratios.sign() * (ratios.abs() - dead_zone / 2 + _HALF).floor().clamp_min(0)
+    return Codes(_narrowed(codes.reshape(values.shape)), scale, dtype)
+
+
+def _spread(values: torch.Tensor) -> torch.Tensor:
+    """The standard deviation; of equal values their magnitude, of zeros 1."""
+    spread = values.double().std(correction=0) if values.numel() else torch.tensor(0.0)
+    if spread == 0 and values.numel():
+        spread = values.double().abs().max()
+    return (spread if spread > 0 else torch.ones(())).float()
+
+
+def _row_scales(values: torch.Tensor, bits: int, group: int | None, name: str) -> torch.Tensor:
+    largest_code = 2 ** (bits - 1) - 1
+    rows = values
+    if group is not None:
+        if values.shape[1] % group:
+            raise StageError(
+                f"{name}: its rows of {values.shape[1]} are no multiple of group: {group}; write another group"
+            )
+        rows = values.reshape(values.shape[0], -1, group)
+    largest = rows.abs().amax(dim=-1, keepdim=True) if values.numel() else rows[..., :1].abs()
+    return torch.where(largest > 0, largest / largest_code, torch.ones_like(largest))
+
+
+def _narrowed(codes: torch.Tensor) -> torch.Tensor:
+    """The codes in the narrowest integer type that holds them."""
+    largest = codes.abs().max().item() if codes.numel() else 0
+    fitting = (dtype for dtype in (torch.int8, torch.int16, torch.int32) if largest <= torch.iinfo(dtype).max)
+    return codes.to(next(fitting))
+
+
+def _is_matrix(weight: Weight) -> bool:
+    return weight.tensor.ndim == 2 and weight.tensor.is_floating_point()
