@@ -22,8 +22,6 @@ def __getattr__(name: str) -> Any:
 
 
 @wrapt.when_imported("transformers.quantizers.auto")
-def _register(auto: ModuleType) -> None:
+def _register(_: ModuleType) -> None:
     """Let transformers load packed artifacts, as soon as it is there; neither it nor torch is imported for that."""
-    from optimizer.packing.plugin import register
-
-    register(auto)
+    importlib.import_module("optimizer.packing.plugin")

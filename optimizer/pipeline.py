@@ -22,9 +22,10 @@ from optimizer.checkpoint import Checkpoint, fingerprint, open_checkpoint
 from optimizer.errors import ArtifactError, OptimizerError, RecipeError
 from optimizer.evaluation import size
 from optimizer.evaluation.measure import Job, evaluate
+from optimizer.evaluation.predict import decision
 from optimizer.evaluation.texts import Texts, check_labels, read
 from optimizer.locate import Original, locate
-from optimizer.recipe import Recipe
+from optimizer.recipe import Gates, Recipe
 from optimizer.results import Row
 from optimizer.yaml import dump
 
@@ -51,12 +52,7 @@ def plan(recipe: Recipe) -> Plan:
     checkpoint = open_checkpoint(original.directory)
     staging.routes(recipe.steps, checkpoint.places)
     texts = read(recipe.data, is_demo=original.is_demo)
-    labels = check_labels(texts, checkpoint.config)
-    if recipe.gates.accuracy_drop is not None and labels is None:
-        raise RecipeError(
-            f"gates.accuracy_drop: {recipe.data.path} has no labels for this model; write data.label=COLUMN or "
-            "remove the gate (~gates.accuracy_drop)"
-        )
+    _check_gates(recipe.gates, checkpoint, check_labels(texts, checkpoint.config))
     if recipe.environment.device != "cpu" and not torch.cuda.is_available():
         raise RecipeError(f"device: '{recipe.environment.device}' is not there; write device=cpu")
     return Plan(recipe, original, checkpoint, texts, _run_id(recipe, fingerprint(original.directory), texts))
@@ -108,6 +104,20 @@ def failed_row(recipe: Recipe, error: Exception) -> Row:
     """The row of a run that could not even be planned."""
     run_id = f"{recipe.name}-{_digest(recipe.values() | {'gates': None})}"
     return blank_row(recipe, run_id) | {"status": "failed", "error": str(error)}
+
+
+def _check_gates(gates: Gates, checkpoint: Checkpoint, labels: tuple[int, ...] | None) -> None:
+    """Refuse a gate whose figure this model on these texts does not have."""
+    if gates.accuracy_drop is not None and labels is None:
+        raise RecipeError(
+            "gates.accuracy_drop: the texts have no labels for it; write data.label=COLUMN or ~gates.accuracy_drop"
+        )
+    decides = decision(checkpoint.task, checkpoint.model.config) in ("class", "set")
+    for gate in ("agreement", "agreement_low"):
+        if getattr(gates, gate) is not None and not decides:
+            raise RecipeError(
+                f"gates.{gate}: this model decides on no label, so it has no agreement; write ~gates.{gate}"
+            )
 
 
 def _optimize(plan: Plan, directory: Path) -> Row:

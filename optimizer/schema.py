@@ -30,7 +30,11 @@ def schema() -> dict[str, Any]:
         | {
             "name": {"type": "string"},
             "defaults": {"type": "array"},
-            "stages": {"type": "object", "additionalProperties": {"anyOf": [_stage(kind) for kind in STAGES]}},
+            "stages": {
+                "type": "object",
+                "properties": {kind: _stage(kind) for kind in STAGES},
+                "additionalProperties": {"anyOf": [_stage(kind) for kind in STAGES]},
+            },
         },
     }
 

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from optimizer import pipeline, results
+from optimizer import pipeline, process, results
 from optimizer.errors import OptimizerError, RecipeError
 from optimizer.recipe import Recipe
 from optimizer.results import Row
@@ -20,6 +20,8 @@ def sweep(
     Raises RecipeError when `out` cannot be written, and the first OptimizerError when no recipe can be planned.
     """
     _check_writable(out)
+    if any(recipe.evaluation.examples != 0 or recipe.evaluation.repetitions for recipe in recipes):
+        process.warm_up()  # its imports take seconds, which the first run's stages can cover
     plans = [_plan(recipe) for recipe in recipes]
     failures = [plan for plan in plans if isinstance(plan, OptimizerError)]
     if len(failures) == len(plans):

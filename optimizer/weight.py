@@ -1,6 +1,6 @@
 """A weight of a checkpoint, and where it stands in the model."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -21,19 +21,24 @@ class Codes:
     scale: torch.Tensor
     dtype: torch.dtype
 
-    def fits(self) -> bool:
-        """Whether the scale's shape is one of these."""
-        rows = self.values.shape[0] if self.values.ndim == 2 else -1
-        shape = tuple(self.scale.shape)
-        if shape in ((), (rows, 1)):
-            return True
-        whole = len(shape) == 3 and shape[1] > 0 and self.values.shape[1] % shape[1] == 0
-        return whole and shape[::2] == (rows, 1)
-
     def restore(self) -> torch.Tensor:
         """The matrix: each product in float32, then rounded to `dtype`."""
-        grouped = self.values.reshape(*self.scale.shape[:-1], -1) if self.scale.ndim == 3 else self.values
+        grouped = self.values
+        if self.scale.ndim == 3:
+            rows, groups, _ = self.scale.shape
+            grouped = grouped.reshape(rows, groups, self.values.shape[1] // groups)
         return (grouped.float() * self.scale).reshape(self.values.shape).to(self.dtype)
+
+
+def scale_fits(shape: Sequence[int], scale: Sequence[int]) -> bool:
+    """Whether codes of `shape` may have a scale of shape `scale`."""
+    if len(shape) != 2 or len(scale) not in (0, 2, 3):
+        return False
+    rows, columns = shape
+    if len(scale) < 3:
+        return tuple(scale) in ((), (rows, 1))
+    groups = scale[1]
+    return tuple(scale) == (rows, groups, 1) and groups > 0 and columns % groups == 0
 
 
 @dataclass(frozen=True)

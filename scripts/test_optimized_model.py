@@ -20,7 +20,7 @@ def main() -> int:
     parser.add_argument("--data", help="texts: jsonl, csv, parquet or txt (default: texts shipped with the package)")
     arguments = parser.parse_args()
     try:
-        _compare(arguments.original, [_named(word) for word in arguments.optimized], arguments.data)
+        _compare(arguments.original, _named(arguments.optimized), arguments.data)
     except OptimizerError as error:
         print(f"test_optimized_model: {error}", file=sys.stderr)
         return 2
@@ -29,21 +29,26 @@ def main() -> int:
     return 0
 
 
-def _compare(original: str, optimized: list[tuple[str, Path]], data: str | None) -> None:
+def _compare(original: str, optimized: dict[str, Path], data: str | None) -> None:
     from optimizer.compare import compare
     from optimizer.recipe import DataSettings
     from optimizer.report.table import show
 
     settings = DataSettings(path=data) if data else DataSettings()
     with tempfile.TemporaryDirectory() as cache:
-        show(compare(original, dict(optimized), Path(cache), settings))
+        show(compare(original, optimized, Path(cache), settings))
 
 
-def _named(word: str) -> tuple[str, Path]:
-    name, colon, directory = word.partition(":")
-    if not (name and colon and directory):
-        raise RecipeError(f"--optimized: '{word}': write NAME:DIR, such as fp16:models/fp16")
-    return name, Path(directory)
+def _named(words: list[str]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for word in words:
+        name, colon, directory = word.partition(":")
+        if not (name and colon and directory):
+            raise RecipeError(f"--optimized: '{word}': write NAME:DIR, such as fp16:models/fp16")
+        if name in found:
+            raise RecipeError(f"--optimized: '{name}' is there twice; give each directory a name of its own")
+        found[name] = Path(directory)
+    return found
 
 
 if __name__ == "__main__":

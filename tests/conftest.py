@@ -1,6 +1,7 @@
-"""Tiny models of every task, as the directories that people have: weights, configuration, tokenizer."""
+"""Tiny models of every task, as the directories that people have, and the command line in this process."""
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -124,3 +125,23 @@ def _plain_tokenizer(ending: str | None = None) -> Any:
     if ending:
         tokenizer.post_processor = processors.TemplateProcessing(single=f"$A {ending}", special_tokens=[(ending, 0)])
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", unk_token="<unk>")
+
+
+@pytest.fixture
+def optimizer(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """`optimizer(*arguments)` runs the command in this process, in an empty folder: (exit code, stdout, stderr)."""
+    from optimizer import __main__ as command
+
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["optimizer", *arguments])
+        capfd.readouterr()  # what other fixtures have printed
+        with pytest.raises(SystemExit) as stopped:
+            command.main()
+        out, err = capfd.readouterr()
+        return int(stopped.value.code or 0), out, err
+
+    return run

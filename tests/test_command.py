@@ -1,6 +1,5 @@
 """The command line, as a user meets it."""
 
-import csv
 import json
 import os
 import signal
@@ -10,37 +9,13 @@ import time
 from pathlib import Path
 
 import pytest
+from command_line import one_line, rows
 
 from optimizer import __main__ as command
 from optimizer.results import COLUMNS
 
 ROOT = Path(__file__).parent.parent
 RECIPES = sorted(path.stem for path in (ROOT / "conf" / "recipe").glob("*.yaml"))
-
-
-@pytest.fixture
-def optimizer(monkeypatch, tmp_path, capfd):
-    """Run the command in this process, in an empty folder: (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["optimizer", *arguments])
-        with pytest.raises(SystemExit) as stopped:
-            command.main()
-        out, err = capfd.readouterr()
-        return stopped.value.code or 0, out, err
-
-    return run
-
-
-def rows(out: Path) -> list[dict[str, str]]:
-    with (out / "results.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def one_line(err: str) -> str:
-    assert err.count("\n") == 1, err
-    return err
 
 
 def test_version_and_help(optimizer):

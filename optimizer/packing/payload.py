@@ -21,7 +21,7 @@ import torch
 
 from optimizer.packing import codec
 from optimizer.packing.codec import PayloadError
-from optimizer.weight import Codes, Weight
+from optimizer.weight import Codes, Weight, scale_fits
 
 __all__ = ["PayloadError", "is_payload", "pack", "restored_shape", "stored_codes", "unpack"]
 
@@ -46,9 +46,7 @@ def pack(weight: Weight, threads: int = 1) -> torch.Tensor:
 
 def is_payload(tensor: torch.Tensor) -> bool:
     """Whether a stored tensor is a payload, by its dtype, its shape and its first bytes."""
-    if tensor.dtype != torch.uint8 or tensor.ndim != 1:
-        return False
-    return bytes(tensor[:4].tolist()) in (_MAGIC, codec.MAGIC)
+    return _starts_with(tensor, _MAGIC) or _starts_with(tensor, codec.MAGIC)
 
 
 def unpack(payload: torch.Tensor, shape: Sequence[int] | None = None, threads: int = 1) -> torch.Tensor:
@@ -57,28 +55,28 @@ def unpack(payload: torch.Tensor, shape: Sequence[int] | None = None, threads: i
     Raises PayloadError, before anything of the weight's size is allocated where it can, for a payload that is
     unknown, damaged, or of another shape.
     """
-    if _holds_codes(payload):
+    if _starts_with(payload, _MAGIC):
         return _codes(payload, shape, threads).restore()
     return codec.decode(payload, expect_shape=shape, threads=threads)
 
 
 def stored_codes(payload: torch.Tensor, threads: int = 1) -> torch.Tensor:
     """What a payload holds: the integers of a quantized weight, else the weight; errors as for `unpack`."""
-    if _holds_codes(payload):
+    if _starts_with(payload, _MAGIC):
         return _codes(payload, None, threads).values
     return codec.decode(payload, threads=threads)
 
 
 def restored_shape(payload: torch.Tensor) -> tuple[int, ...]:
     """The shape that a payload says its weight has, from its first bytes; errors as for `unpack`."""
-    if _holds_codes(payload):
+    if _starts_with(payload, _MAGIC):
         _split(payload)
         payload = payload[_START:]
     return tuple(codec.header(payload).shape)
 
 
-def _holds_codes(payload: torch.Tensor) -> bool:
-    return bytes(payload[:4].tolist()) == _MAGIC
+def _starts_with(tensor: torch.Tensor, magic: bytes) -> bool:
+    return tensor.dtype == torch.uint8 and tensor.ndim == 1 and bytes(tensor[: len(magic)].tolist()) == magic
 
 
 def _split(payload: torch.Tensor) -> tuple[torch.dtype, int]:
@@ -98,9 +96,10 @@ def _split(payload: torch.Tensor) -> tuple[torch.dtype, int]:
 
 def _codes(payload: torch.Tensor, shape: Sequence[int] | None, threads: int) -> Codes:
     dtype, length = _split(payload)
-    values = codec.decode(payload[_START : _START + length], expect_shape=shape, threads=threads)
-    scale = codec.decode(payload[_START + length :], expect_dtype=torch.float32, threads=threads)
-    codes = Codes(values, scale, dtype)
-    if values.is_floating_point() or not codes.fits():
-        raise PayloadError(f"payload's scales of shape {tuple(scale.shape)} do not fit codes of {tuple(values.shape)}")
-    return codes
+    stored, scales = payload[_START : _START + length], payload[_START + length :]
+    found, fitting = codec.header(stored), codec.header(scales).shape
+    if found.dtype.is_floating_point or not scale_fits(found.shape, fitting):
+        raise PayloadError(f"payload's scales of shape {fitting} do not fit {found.dtype} of shape {found.shape}")
+    values = codec.decode(stored, expect_shape=shape, threads=threads)
+    scale = codec.decode(scales, expect_dtype=torch.float32, threads=threads)
+    return Codes(values, scale, dtype)

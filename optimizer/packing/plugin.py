@@ -5,11 +5,11 @@ These hooks are inner parts of transformers: pyproject.toml pins the range of ve
 
 import math
 import os
-from types import ModuleType
 from typing import Any, ClassVar
 
 import torch
 from transformers.core_model_loading import ConversionOps, WeightConverter, _IdentityOp, build_glob_alternation
+from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING, AUTO_QUANTIZER_MAPPING
 from transformers.quantizers.base import HfQuantizer
 from transformers.quantizers.quantizer_bnb_4bit import Bnb4BitHfQuantizer
 from transformers.quantizers.quantizer_bnb_8bit import Bnb8BitHfQuantizer
@@ -183,14 +183,6 @@ class Packed4BitQuantizer(_Packed, Bnb4BitHfQuantizer):  # type: ignore[misc]
         super().__init__(BitsAndBytesConfig(**(quantization_config.bitsandbytes or {})), **options)
 
 
-def register(auto: ModuleType) -> None:
-    """Make the quantizers known to `transformers.quantizers.auto`, once."""
-    kinds = {"": PackedQuantizer, "_8bit": Packed8BitQuantizer, "_4bit": Packed4BitQuantizer}
-    for suffix, quantizer in kinds.items():
-        auto.AUTO_QUANTIZER_MAPPING[METHOD + suffix] = quantizer
-    auto.AUTO_QUANTIZATION_CONFIG_MAPPING[METHOD] = PackedConfig
-
-
 def _suffix(bitsandbytes: dict[str, Any] | None) -> str:
     if bitsandbytes is None:
         return ""
@@ -217,3 +209,10 @@ def _restored(
 
 def _listed(tensors: Any) -> list[torch.Tensor]:
     return tensors if isinstance(tensors, list) else [tensors]
+
+
+# On import, hence once, whichever module is imported first.
+AUTO_QUANTIZATION_CONFIG_MAPPING[METHOD] = PackedConfig
+AUTO_QUANTIZER_MAPPING[METHOD] = PackedQuantizer
+AUTO_QUANTIZER_MAPPING[METHOD + "_8bit"] = Packed8BitQuantizer
+AUTO_QUANTIZER_MAPPING[METHOD + "_4bit"] = Packed4BitQuantizer

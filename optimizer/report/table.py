@@ -21,12 +21,13 @@ def show(rows: list[Row], out: Path | None = None) -> None:
     console.width = max(console.width, _NARROWEST)
     ordered = sorted(rows, key=_rank)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in _LEFT:
+    asked = [column for column in _ASKED if len({row[column] for row in rows}) > 1]
+    for name in (*_LEFT, *asked):
         table.add_column(name, no_wrap=True)
     for name in _RIGHT:
         table.add_column(name, justify="right", no_wrap=True)
     for row in ordered:
-        table.add_row(*_cells(row))
+        table.add_row(row["run_id"], row["status"], *(_text(row[column]) for column in asked), *_figures(row))
     console.print(table)
     for remark in _remarks(ordered):
         console.print(remark)
@@ -38,6 +39,7 @@ def show(rows: list[Row], out: Path | None = None) -> None:
 
 
 _LEFT = ("run", "status")
+_ASKED = ("model", "format", "pruning_amount", "threshold")  # shown where the rows differ in them
 _RIGHT = ("MB", "size", "agreement", "95 % interval", "texts", "speed-up", "ms")
 
 
@@ -46,14 +48,16 @@ def _rank(row: Row) -> tuple[int, float]:
     return ("ok", "rejected", "failed").index(row["status"]), row["size_ratio"] or float("inf")
 
 
-def _cells(row: Row) -> list[str]:
+def _text(value: object) -> str:
+    return "" if value is None else str(value)
+
+
+def _figures(row: Row) -> list[str]:
     interval = ""
     if row["agreement_low"] is not None:
         interval = f"{row['agreement_low']:.4f} to {row['agreement_high']:.4f}"
     size = row["artifact_bytes"]
     return [
-        row["run_id"],
-        row["status"],
         "" if size is None else f"{size / _MEGABYTE:.2f}",
         "" if row["size_ratio"] is None else f"{row['size_ratio']:.1%}",
         "" if row["agreement"] is None else f"{row['agreement']:.4f}",

@@ -17,7 +17,8 @@ from optimizer.stages.stage import Context, Prepared, Stage
 from optimizer.weight import Codes, Role, Weight, Weights
 
 _HALF = 0.5
-_FINEST = 1e-3  # a value is at most sqrt(numel) standard deviations, so codes stay below 2**31 for 4e12 values
+_FINEST = 1e-3
+_LARGEST_CODE = torch.iinfo(torch.int32).max
 
 
 class Quantize(Settings):
@@ -49,21 +50,25 @@ class Quantize(Settings):
         return None
 
     def prepare(self, weights: Weights, context: Context) -> Prepared:
-        """Needs no pass over the weights; those that are no matrix stay as they are."""
+        """Needs no pass over the weights; those that are no matrix, or an empty one, stay as they are."""
         return Prepared(lambda weight: [self._quantized(weight) if _is_matrix(weight) else weight])
 
     def _quantized(self, weight: Weight) -> Weight:
-        if not torch.isfinite(weight.tensor).all():
-            raise StageError(
-                f"{weight.name}: holds values that are not finite; leave it out with skip: ['{weight.name}']"
-            )
+        remedy = f"leave it out with skip: ['{weight.name}']"
         values = weight.tensor.float()
+        if not torch.isfinite(values).all():
+            raise StageError(f"{weight.name}: holds values that are not finite in float32; {remedy}")
         if self.step is not None:
-            scale = _spread(values) * self.step
+            scale = _positive(_spread(values) * self.step)
+            if values.abs().max() / scale >= _LARGEST_CODE:
+                raise StageError(f"{weight.name}: its values are 2**31 steps or more from zero; {remedy}")
         else:
             assert self.bits is not None
             scale = _row_scales(values, self.bits, self.group, weight.name)
-        return weight.with_codes(quantize(values, scale, self.dead_zone, weight.tensor.dtype))
+        quantized = weight.with_codes(quantize(values, scale, self.dead_zone, weight.tensor.dtype))
+        if not torch.isfinite(quantized.tensor).all():
+            raise StageError(f"{weight.name}: its largest value is rounded beyond its dtype; {remedy}")
+        return quantized
 
 
 def quantize(values: torch.Tensor, scale: torch.Tensor, dead_zone: float, dtype: torch.dtype) -> Codes:
@@ -78,11 +83,14 @@ def quantize(values: torch.Tensor, scale: torch.Tensor, dead_zone: float, dtype:
 
 
 def _spread(values: torch.Tensor) -> torch.Tensor:
-    """The standard deviation; of equal values their magnitude, of zeros 1."""
-    spread = values.double().std(correction=0) if values.numel() else torch.tensor(0.0)
-    if spread == 0 and values.numel():
-        spread = values.double().abs().max()
-    return (spread if spread > 0 else torch.ones(())).float()
+    """The standard deviation; of equal values their magnitude."""
+    spread = values.double().std(correction=0)
+    return (spread if spread > 0 else values.double().abs().max()).float()
+
+
+def _positive(scale: torch.Tensor) -> torch.Tensor:
+    """1 in place of 0: of values that are zero, or so small that their scale is not a float32 any more."""
+    return torch.where(scale > 0, scale, torch.ones_like(scale))
 
 
 def _row_scales(values: torch.Tensor, bits: int, group: int | None, name: str) -> torch.Tensor:
@@ -94,16 +102,15 @@ def _row_scales(values: torch.Tensor, bits: int, group: int | None, name: str) -
                 f"{name}: its rows of {values.shape[1]} are no multiple of group: {group}; write another group"
             )
         rows = values.reshape(values.shape[0], -1, group)
-    largest = rows.abs().amax(dim=-1, keepdim=True) if values.numel() else rows[..., :1].abs()
-    return torch.where(largest > 0, largest / largest_code, torch.ones_like(largest))
+    return _positive(rows.abs().amax(dim=-1, keepdim=True) / largest_code)
 
 
 def _narrowed(codes: torch.Tensor) -> torch.Tensor:
     """The codes in the narrowest integer type that holds them."""
-    largest = codes.abs().max().item() if codes.numel() else 0
+    largest = codes.abs().max().item()
     fitting = (dtype for dtype in (torch.int8, torch.int16, torch.int32) if largest <= torch.iinfo(dtype).max)
     return codes.to(next(fitting))
 
 
 def _is_matrix(weight: Weight) -> bool:
-    return weight.tensor.ndim == 2 and weight.tensor.is_floating_point()
+    return weight.tensor.ndim == 2 and weight.tensor.is_floating_point() and weight.tensor.numel() > 0

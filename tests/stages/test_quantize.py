@@ -1,0 +1,394 @@
+"""Quantization: exact integers and scales, never further from a value than its step allows."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import tiny
+import torch
+from safetensors.torch import load_file
+
+from optimizer.errors import RecipeError, StageError
+from optimizer.packing.payload import pack, unpack
+from optimizer.recipe import parse
+from optimizer.stages.cast import Cast
+from optimizer.stages.quantize import Quantize, quantize
+from optimizer.stages.stage import Context
+from optimizer.weight import Codes, Weight, scale_fits
+
+CONTEXT = Context(cast(Any, None), {}, False, lambda line: None)
+FLOATS = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
+ROUNDING = 1e-5  # of float32 products, as a share of a step of 8 bits
+
+
+def random(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+
+
+def through(tensor: torch.Tensor, **settings: Any) -> Weight:
+    """What the stage makes of a weight."""
+    before = Weight("layer.weight", tensor, "linear", "layer", 0)
+    (after,) = Quantize(**settings).prepare(list, CONTEXT).transform(before)
+    assert (after.name, after.role, after.module, after.input_axis) == ("layer.weight", "linear", "layer", 0)
+    assert (after.tensor.shape, after.tensor.dtype) == (tensor.shape, tensor.dtype)
+    return after
+
+
+def codes_of(tensor: torch.Tensor, **settings: Any) -> Codes:
+    after = through(tensor, **settings)
+    assert after.codes is not None
+    assert scale_fits(tensor.shape, after.codes.scale.shape)
+    assert after.codes.scale.dtype == torch.float32
+    assert torch.equal(after.codes.restore(), after.tensor)
+    return after.codes
+
+
+# bits
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+def test_rows_are_within_half_a_step(bits: int) -> None:
+    tensor = random(16, 48) * torch.logspace(-3, 3, 16)[:, None]
+    codes = codes_of(tensor, bits=bits)
+    largest = 2 ** (bits - 1) - 1
+    assert codes.scale.shape == (16, 1)
+    assert torch.equal(codes.scale, tensor.abs().amax(1, keepdim=True) / largest)
+    assert codes.values.dtype == torch.int8
+    assert codes.values.abs().amax(1).tolist() == [largest] * 16
+    assert ((codes.restore() - tensor).abs() <= codes.scale * (0.5 + ROUNDING)).all()
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+@pytest.mark.parametrize("group", [2, 16, 48])
+def test_groups_are_rows_of_their_own(bits: int, group: int) -> None:
+    tensor = random(6, 48) * torch.logspace(-3, 3, 48)
+    codes = codes_of(tensor, bits=bits, group=group)
+    assert codes.scale.shape == (6, 48 // group, 1)
+    as_rows = codes_of(tensor.reshape(-1, group), bits=bits)
+    assert torch.equal(codes.values.reshape(-1, group), as_rows.values)
+    assert torch.equal(codes.scale.reshape(-1, 1), as_rows.scale)
+
+
+def test_known_codes() -> None:
+    codes = codes_of(torch.tensor([[1.0, -0.4, 0.2, 0.0], [0.0, 0.0, 0.0, 0.0], [-7.0, 3.4, 3.5, -3.5]]), bits=4)
+    assert codes.scale.flatten().tolist() == [torch.tensor(1 / 7).item(), 1.0, 1.0]
+    assert codes.values.tolist() == [[7, -3, 1, 0], [0, 0, 0, 0], [-7, 3, 4, -4]]
+
+
+def test_two_bits_are_three_levels() -> None:
+    assert sorted(set(codes_of(random(8, 64), bits=2).values.flatten().tolist())) == [-1, 0, 1]
+
+
+def test_a_row_of_zeros_stays_zero_and_disturbs_no_other() -> None:
+    tensor = random(3, 8)
+    tensor[1] = 0
+    after = through(tensor, bits=8)
+    assert not after.tensor[1].any()
+    assert torch.equal(after.tensor[::2], through(tensor[::2], bits=8).tensor)
+
+
+def test_a_row_too_small_for_a_scale_becomes_zero() -> None:
+    tensor = torch.tensor([[1e-45, -1e-45], [1.0, 2.0]])
+    for settings in ({"bits": 8}, {"bits": 8, "group": 2}):
+        codes = codes_of(tensor, **settings)
+        assert codes.values.tolist() == [[0, 0], [64, 127]]
+        assert codes.scale.flatten()[0] == 1
+    assert not codes_of(tensor[:1], step=0.25).values.any()
+
+
+def test_a_group_that_does_not_divide_the_rows_is_refused() -> None:
+    with pytest.raises(StageError) as caught:
+        through(random(4, 48), bits=4, group=32)
+    assert str(caught.value) == "layer.weight: its rows of 48 are no multiple of group: 32; write another group"
+
+
+# step
+
+
+@pytest.mark.parametrize("step", [0.001, 0.25, 1.5, 16])
+@pytest.mark.parametrize("spread", [1e-6, 1.0, 1e6])
+def test_a_step_in_standard_deviations(step: float, spread: float) -> None:
+    tensor = random(32, 48) * spread
+    codes = codes_of(tensor, step=step)
+    expected = tensor.double().std(correction=0) * step
+    assert codes.scale.shape == ()
+    assert codes.scale.item() == pytest.approx(expected.item(), rel=1e-6)
+    assert ((codes.restore() - tensor).abs() <= codes.scale * (0.5 + 1e-3)).all()
+    assert torch.equal(codes.values, (tensor / codes.scale).round())
+
+
+def test_a_step_takes_as_many_levels_as_it_needs() -> None:
+    tensor = random(64, 64)
+    levels = [codes_of(tensor, step=step).values.unique().numel() for step in (3.0, 1.0, 0.25, 0.01)]
+    assert levels == sorted(levels)
+    assert levels[0] == 3
+    assert levels[-1] > 256
+
+
+def test_the_codes_are_as_narrow_as_they_can_be() -> None:
+    tensor = torch.zeros(1, 10_000)
+    for outlier, dtype in ((127.0, torch.int8), (128.0, torch.int16), (40_000.0, torch.int32)):
+        values = torch.cat([tensor, torch.tensor([[1.0, -outlier]])], 1)
+        codes = quantize(values, torch.ones(()), 0.0, torch.float32)
+        assert codes.values.dtype == dtype
+        assert codes.values[0, -2:].tolist() == [1, -outlier]
+
+
+@pytest.mark.parametrize("value", [3.0, -3.0])
+def test_a_constant_matrix_is_exact(value: float) -> None:
+    codes = codes_of(torch.full((4, 6), value), step=0.25)
+    assert codes.scale.item() == 0.75
+    assert codes.values.unique().tolist() == [4 * math.copysign(1, value)]
+    assert codes_of(torch.full((4, 6), value), bits=3).restore().unique().tolist() == [value]
+
+
+def test_a_matrix_of_zeros() -> None:
+    for settings in ({"step": 0.25}, {"bits": 2}, {"bits": 8, "group": 3}):
+        codes = codes_of(torch.zeros(4, 6), **settings)
+        assert not codes.values.any()
+        assert codes.scale.unique().tolist() == [1]
+
+
+def test_one_value() -> None:
+    for settings in ({"step": 0.5}, {"bits": 8}):
+        assert through(torch.tensor([[-2.5]]), **settings).tensor.tolist() == [[-2.5]]
+
+
+def test_values_too_many_steps_from_zero_are_refused() -> None:
+    tensor = torch.ones(1000, 1000)
+    tensor[0, 0] += 1e-7
+    with pytest.raises(StageError) as caught:
+        through(tensor, step=0.25)
+    assert str(caught.value) == (
+        "layer.weight: its values are 2**31 steps or more from zero; leave it out with skip: ['layer.weight']"
+    )
+
+
+# the dead zone
+
+
+@pytest.mark.parametrize("dead_zone", [0.0, 0.3, 0.999])
+def test_the_dead_zone_widens_the_zero_by_its_share_of_a_step(dead_zone: float) -> None:
+    ratios = torch.linspace(-4, 4, 8001, dtype=torch.float64)[None].float()
+    codes = quantize(ratios, torch.ones(()), dead_zone, torch.float32).values
+    zeros = ratios[codes == 0]
+    assert zeros.min().item() == pytest.approx(-0.5 - dead_zone / 2, abs=0.002)
+    assert zeros.max().item() == pytest.approx(0.5 + dead_zone / 2, abs=0.002)
+    # All other intervals keep their width; each begins later by half of what the zero took.
+    for code in (1, 2, 3):
+        inside = ratios[codes == code]
+        assert inside.min().item() == pytest.approx(code - 0.5 + dead_zone / 2, abs=0.002)
+        assert torch.equal(codes, -codes.flip(1))
+    assert (codes.sign() * ratios.sign() >= 0).all()
+
+
+def test_the_dead_zone_goes_with_bits_and_with_step() -> None:
+    tensor = random(32, 64)
+    for settings in ({"bits": 4}, {"bits": 4, "group": 8}, {"step": 0.5}):
+        plain, widened = codes_of(tensor, **settings), codes_of(tensor, dead_zone=0.5, **settings)
+        assert torch.equal(plain.scale, widened.scale)
+        assert (plain.values == 0).sum() < (widened.values == 0).sum()
+        assert ((plain.values.int() - widened.values).abs() <= 1).all()
+
+
+# what it is given
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+@pytest.mark.parametrize("settings", [{"bits": 8}, {"bits": 4, "group": 8}, {"step": 0.25}], ids=str)
+def test_the_dtype_is_restored(dtype: torch.dtype, settings: dict[str, Any]) -> None:
+    tensor = random(8, 16).to(dtype)
+    codes = codes_of(tensor, **settings)
+    assert codes.dtype == dtype
+    assert codes.restore().dtype == dtype
+    # It is what the same values in float32 give, rounded once.
+    assert torch.equal(codes.restore(), codes_of(tensor.float(), **settings).restore().to(dtype))
+
+
+def test_a_view_is_treated_like_its_copy_and_left_alone() -> None:
+    tensor = random(48, 16)
+    before = tensor.clone()
+    for settings in ({"bits": 8}, {"bits": 8, "group": 16}, {"step": 0.25}):
+        assert torch.equal(through(tensor.T, **settings).tensor, through(tensor.T.contiguous(), **settings).tensor)
+    assert torch.equal(tensor, before)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("settings", [{"bits": 8}, {"step": 0.25}], ids=str)
+def test_what_is_not_finite_is_refused(value: float, settings: dict[str, Any]) -> None:
+    tensor = random(4, 4)
+    tensor[2, 1] = value
+    with pytest.raises(StageError) as caught:
+        through(tensor, **settings)
+    assert str(caught.value) == (
+        "layer.weight: holds values that are not finite in float32; leave it out with skip: ['layer.weight']"
+    )
+
+
+def test_what_float32_cannot_hold_is_refused() -> None:
+    with pytest.raises(StageError, match=r"^layer\.weight: holds values that are not finite in float32; "):
+        through(torch.tensor([[1e300, 1.0]], dtype=torch.float64), bits=8)
+
+
+def test_what_its_dtype_cannot_hold_after_rounding_is_refused() -> None:
+    tensor = torch.tensor([[65504, -65504, 60000, 0]], dtype=torch.float16)
+    assert through(tensor, bits=8).tensor.tolist() == [[65504, -65504, 59840, 0]]
+    with pytest.raises(StageError) as caught:
+        through(tensor, step=1.5)
+    assert str(caught.value) == (
+        "layer.weight: its largest value is rounded beyond its dtype; leave it out with skip: ['layer.weight']"
+    )
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.tensor(1.5),
+        torch.tensor([1.0, 2.0]),
+        torch.ones(2, 3, 4),
+        torch.ones(2, 3, dtype=torch.int64),
+        torch.empty(0, 4),
+        torch.empty(4, 0),
+    ],
+    ids=["0-d", "1-d", "3-d", "integers", "no rows", "no columns"],
+)
+@pytest.mark.parametrize("settings", [{"bits": 8}, {"bits": 4, "group": 2}, {"step": 0.25}], ids=str)
+def test_what_is_no_matrix_stays(tensor: torch.Tensor, settings: dict[str, Any]) -> None:
+    after = through(tensor, **settings)
+    assert after.codes is None
+    assert after.tensor is tensor
+
+
+def test_the_weights_are_not_read_beforehand_and_the_config_stays() -> None:
+    def never() -> Any:
+        raise AssertionError("the weights were read")
+
+    assert Quantize(bits=8).prepare(never, CONTEXT).config == {}
+
+
+# recipes
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({}, "bits or step: one of them is required; write bits: 8 or step: 0.25"),
+        ({"dead_zone": 0.5}, "bits or step: one of them is required; write bits: 8 or step: 0.25"),
+        ({"bits": 8, "step": 0.5}, "bits and step exclude each other; remove one"),
+        ({"step": 0.5, "group": 32}, "group: goes with bits only; remove it"),
+    ],
+)
+def test_settings_that_exclude_each_other(settings: dict[str, Any], line: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        parse({"stages": {"quantize": settings}})
+    assert str(caught.value) == f"stages.quantize: {line}"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"bits": 1},
+        {"bits": 9},
+        {"bits": 4, "group": 1},
+        {"step": 0},
+        {"step": 0.0009},
+        {"step": 17},
+        {"step": math.nan},
+        {"step": math.inf},
+        {"bits": 8, "dead_zone": -0.1},
+        {"bits": 8, "dead_zone": 1},
+    ],
+    ids=str,
+)
+def test_settings_out_of_range(settings: dict[str, Any]) -> None:
+    key = list(settings)[-1]
+    with pytest.raises(RecipeError, match=rf"^stages\.quantize\.{key}: "):
+        parse({"stages": {"quantize": settings}})
+
+
+@pytest.mark.parametrize("after", [{"prune": {"amount": 0.3}}, {"bitsandbytes": {}}, {"again": {"stage": "quantize"}}])
+def test_what_needs_numbers_cannot_follow_on_the_same_roles(after: dict[str, Any]) -> None:
+    ((label, settings),) = after.items()
+    settings = settings | ({"bits": 8} if label == "again" else {})
+    kind = settings.get("stage", label)
+    with pytest.raises(RecipeError) as caught:
+        parse({"stages": {"quantize": {"bits": 8}, label: settings}})
+    assert str(caught.value) == (
+        f"stages.{label}: {kind} cannot follow quantize, which leaves integer codes; write {label} before quantize"
+    )
+    parse({"stages": {"quantize": {"bits": 8, "roles": ["embedding"]}, label: settings | {"roles": ["linear"]}}})
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.save(tiny.bert(), tmp_path_factory.mktemp("quantize") / "model")
+
+
+def streamed(original: Path, stages: dict[str, Any]) -> dict[str, Weight]:
+    at = tiny.staged(original, stages)
+    return {weight.name: weight for shard in at.checkpoint.shards for weight in at.stream(shard)}
+
+
+@pytest.mark.parametrize("settings", [{"bits": 8}, {"bits": 4, "group": 32}, {"step": 0.25}], ids=str)
+def test_every_linear_and_embedding_weight_of_a_model(original: Path, settings: dict[str, Any]) -> None:
+    for name, weight in streamed(original, {"quantize": settings}).items():
+        matrix = name.endswith(".weight") and "LayerNorm" not in name
+        assert (weight.codes is not None) == matrix, name
+        assert torch.equal(unpack(pack(weight), weight.tensor.shape), weight.tensor)
+
+
+def test_a_vector_among_the_routed_weights_stays(original: Path) -> None:
+    found = streamed(original, {"quantize": {"bits": 2, "roles": ["linear", "norm", "bias"]}})
+    before = load_file(original / "model.safetensors")
+    for name in ("bert.embeddings.LayerNorm.weight", "bert.pooler.dense.bias"):
+        assert found[name].codes is None
+        assert torch.equal(found[name].tensor, before[name])
+    assert found["bert.pooler.dense.weight"].codes is not None
+
+
+def test_a_cast_afterwards_keeps_the_codes(original: Path) -> None:
+    stages = {"quantize": {"step": 0.25}, "cast": {"dtype": "bfloat16"}}
+    before, after = streamed(original, {"quantize": {"step": 0.25}}), streamed(original, stages)
+    name = "bert.pooler.dense.weight"
+    expected, found = before[name].codes, after[name].codes
+    assert expected is not None
+    assert found is not None
+    assert torch.equal(found.values, expected.values)
+    assert torch.equal(found.scale, expected.scale)
+    assert found.dtype == torch.bfloat16
+    assert torch.equal(after[name].tensor, before[name].tensor.bfloat16())
+    assert torch.equal(found.restore(), after[name].tensor)
+
+
+def test_a_cast_before_is_what_is_restored() -> None:
+    (weight,) = Cast().prepare(list, CONTEXT).transform(Weight("layer.weight", random(8, 8), "linear"))
+    assert codes_of(weight.tensor, bits=8).dtype == torch.float16
+
+
+def test_zeros_stay_zeros(original: Path) -> None:
+    """Pruned before, whatever the step: that is what makes zeros cheap."""
+    pruned = streamed(original, {"prune": {"amount": 0.5}})
+    after = streamed(original, {"prune": {"amount": 0.5}, "quantize": {"bits": 8}})
+    for name, weight in pruned.items():
+        codes = after[name].codes
+        if codes is not None:
+            assert not codes.values[weight.tensor == 0].any()
+
+
+@pytest.mark.parametrize("settings", [{"bits": 3, "group": 16}, {"step": 0.5, "dead_zone": 0.3}], ids=str)
+def test_dense_and_packed_hold_the_same_numbers(original: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
+    stages = {"quantize": settings, "cast": {}}
+    tiny.optimize(original, tmp_path / "dense", stages)
+    tiny.optimize(original, tmp_path / "packed", stages, format="packed")
+    dense = load_file(tmp_path / "dense" / "model.safetensors")
+    packed = load_file(tmp_path / "packed" / "model.safetensors")
+    assert set(dense) == set(packed)
+    payloads = {name for name, tensor in packed.items() if tensor.dtype == torch.uint8}
+    assert len(payloads) == 17
+    for name, tensor in packed.items():
+        restored = unpack(tensor) if name in payloads else tensor
+        assert restored.dtype == torch.float16
+        assert torch.equal(restored, dense[name]), name
+    assert "quantization_config" not in json.loads((tmp_path / "dense" / "config.json").read_text())

@@ -1,0 +1,168 @@
+"""What the README says: its examples run, and the names in it are those of the code."""
+
+import importlib.util
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import tiny
+import torch
+from command_line import rows
+
+from optimizer import __main__ as command
+from optimizer.errors import RecipeError
+from optimizer.recipe import Gates, parse
+from optimizer.results import COLUMNS
+from optimizer.stages import STAGES
+from optimizer.weight import ROLES
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+RECIPES = sorted(path.stem for path in (ROOT / "conf" / "recipe").glob("*.yaml"))
+
+
+def section(heading: str) -> str:
+    """The text below a heading, up to the next one of its rank."""
+    rank = heading.partition(" ")[0]
+    found = re.search(rf"^{re.escape(heading)}\n(.*?)(?=^{rank} |\Z)", README, re.MULTILINE | re.DOTALL)
+    assert found, heading
+    return found[1]
+
+
+def example(heading: str, language: str) -> str:
+    """The one code block of a language below a heading."""
+    (block,) = re.finditer(rf"```{language}\n(.*?)```", section(heading), re.DOTALL)
+    return block[1]
+
+
+def named(text: str) -> set[str]:
+    """Everything between backticks, word by word."""
+    return {word for code in re.findall(r"`([^`\n]+)`", text) for word in re.findall(r"[\w.]+", code)}
+
+
+@pytest.fixture
+def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The module of the stage that the README writes, named in the table of stages."""
+    file = tmp_path / "round.py"
+    file.write_text(example("## Write a stage", "python"), encoding="utf-8")
+    spec = importlib.util.spec_from_file_location("optimizer.stages.round", file)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)
+    spec.loader.exec_module(module)
+    monkeypatch.setitem(STAGES, module.Round.kind, module.Round)
+    return module
+
+
+@pytest.mark.usefixtures("stage")
+def test_the_stage_of_the_readme_is_a_stage(tmp_path: Path) -> None:
+    original = tiny.save(tiny.bert(), tmp_path / "original")
+    before = tiny.values(tiny.staged(original, {}))
+    after = tiny.values(tiny.staged(original, {"round": {"step": 0.25, "skip": ["*.query.weight"]}}))
+    assert after.keys() == before.keys()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {
+        name for name in before if re.search(r"(key|value|dense|classifier)\.weight$", name) and "LayerNorm" not in name
+    }
+    for name in changed:
+        assert torch.equal(after[name], (before[name] * 4).round() / 4)
+
+
+@pytest.mark.usefixtures("stage")
+def test_the_stage_of_the_readme_leaves_an_artifact_and_has_its_errors(tmp_path: Path) -> None:
+    original = tiny.save(tiny.bert(), tmp_path / "original")
+    tiny.optimize(original, tmp_path / "artifact", {"round": {"step": 0.25}, "cast": {}}, format="packed")
+    with pytest.raises(RecipeError, match=r"stages\.round\.step: 0: input should be greater than 0"):
+        parse({"stages": {"round": {"step": 0}}})
+    with pytest.raises(RecipeError, match=r"stages\.round: unknown key 'stp'; did you mean 'step'\?"):
+        parse({"stages": {"round": {"stp": 1}}})
+    with pytest.raises(RecipeError, match="round cannot follow quantize, which leaves integer codes"):
+        parse({"stages": {"quantize": {"step": 0.25}, "round": {"step": 1}}})
+
+
+def test_the_recipe_of_the_readme_is_a_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = section("## A recipe, line by line")
+    (tmp_path / "team" / "recipe").mkdir(parents=True)
+    (tmp_path / "team" / "recipe" / "support.yaml").write_text(example("## A recipe, line by line", "yaml"))
+    (arguments,) = re.findall(r"`python -m optimizer (--config-dir team [^`]*)`", text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["optimizer"])
+    (values,) = command.compose(arguments.split())
+    recipe = parse({key: value for key, value in values.items() if key not in ("out", "force", "debug")})
+    assert recipe.name == "support"
+    assert recipe.model.path == "models/support"
+    assert (recipe.data.path, recipe.data.text, recipe.data.label) == ("data/held_out.jsonl", "message", "intent")
+    assert [step.label for step in recipe.steps] == ["prune", "threshold", "quantize", "bitsandbytes", "cast"]
+    assert recipe.steps[0].stage.model_dump()["amount"] == 0.2
+    assert recipe.steps[0].routing.skip == ["*.pooler.*"]
+    assert recipe.gates == Gates(agreement_low=0.97, size_ratio=0.6)
+
+
+def test_stages_are_changed_added_and_removed_as_it_says(
+    optimizer: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    text = section("## A recipe, line by line")
+    words = re.search(r"`(stages\.prune\.amount=[^`]*)`,\s+`(\+stages\.again=[^`]*)`,\s+`(~stages\.prune)`", text)
+    assert words
+    tiny.save(tiny.bert(), tmp_path / "model")
+    for word in words.groups():
+        code, _, err = optimizer("recipe=pruned", "model.path=./model", "evaluation=none", word.replace("'", ""))
+        assert code == 0, err
+    stages = [(row["stages"], row["pruning_amount"]) for row in rows(tmp_path / "outputs")]
+    assert stages == [("prune cast", "0.5"), ("prune cast again", "0.3 0.1"), ("cast", "")]
+
+
+def test_every_recipe_is_in_its_table() -> None:
+    table = re.search(r"^\| recipe \| stages \|\n(.*?)\n\n", README, re.MULTILINE | re.DOTALL)
+    assert table
+    assert set(RECIPES) == {name for line in table[1].splitlines() for name in named(line.split("|")[1])}
+
+
+def test_every_stage_is_in_its_table_with_every_setting() -> None:
+    for kind, stage in STAGES.items():
+        (line,) = re.findall(rf"^\| `{kind}` \|.*$", README, re.MULTILINE)
+        assert set(stage.model_fields) <= named(line), kind
+
+
+@pytest.mark.parametrize("name", [*ROLES, *Gates.model_fields, "only", "skip", "roles"])
+def test_roles_gates_and_routing_are_named(name: str) -> None:
+    assert name in named(README)
+
+
+def test_the_rows_table_has_every_column_and_no_other() -> None:
+    table = [line.split("|")[1] for line in section("## The row").splitlines() if line.startswith("| `")]
+    assert {name for cell in table for name in named(cell)} == set(COLUMNS)
+
+
+def test_every_module_and_file_that_it_names_exists() -> None:
+    modules = set(re.findall(r"python -m ([\w.]*\w)", README))
+    assert "optimizer.unpack" in modules
+    for module in modules:
+        assert importlib.util.find_spec(module), module
+    paths = set(re.findall(r"\b((?:scripts|conf|optimizer)/[\w/.]*)", README)) - {"optimizer/stages/round.py"}
+    assert "scripts/quantization_code.py" in paths
+    for path in paths:
+        assert (ROOT / path).exists(), path
+
+
+def test_the_map_has_every_part_of_the_code() -> None:
+    text = section("## The map of the code")
+    parts = [path for path in (ROOT / "optimizer").iterdir() if path.is_dir() and (path / "__init__.py").exists()]
+    assert parts
+    for path in parts:
+        assert f"optimizer/{path.name}/" in text
+
+
+def test_every_flag_of_the_guide_is_in_its_table() -> None:
+    table = section("## From the guide's script")
+    found = set(re.findall(r"`(--[\w-]+)`", "".join(re.findall(r"^\| (.*?) \|", table, re.MULTILINE))))
+    script = (ROOT / "scripts" / "quantization_code.py").read_text()
+    flags = set(re.findall(r'add_argument\("(--\w+)"', script))
+    switches = set(re.findall(r'add_argument\("--(\w+)", action=flag', script))
+    assert switches
+    # `--format` is shown with each of its values.
+    assert found | {"--format"} == flags | {f"--no-{name}" for name in switches}
