@@ -130,9 +130,10 @@ def test_every_shipped_recipe_meets_it(path: Path) -> None:
     ("values", "where"),
     [
         ({"stages": {"prune": {"amont": 0.3}}}, ".stages.prune"),
-        ({"stages": {"prune": {"amount": 2}}}, ".stages.prune"),
-        ({"stages": {"cast": {"dtype": "float8"}}}, ".stages.cast"),
-        ({"stages": {"cast": {"roles": ["lineal"]}}}, ".stages.cast"),
+        ({"stages": {"prune": {"amount": 2}}}, ".stages.prune.amount"),
+        ({"stages": {"again": {"stage": "prune", "amount": 2}}}, ".stages.again"),
+        ({"stages": {"cast": {"dtype": "float8"}}}, ".stages.cast.dtype"),
+        ({"stages": {"cast": {"roles": ["lineal"]}}}, ".stages.cast.roles"),
         ({"stages": ["prune"]}, ".stages"),
         ({"format": "zip"}, ".format"),
         ({"gates": {"agrement": 0.9}}, ".gates"),

@@ -152,7 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Generate, train, measure and write; `arguments` are those of the command line."""
     parser = argparse.ArgumentParser(prog="python -m optimizer.demo.train", description=main.__doc__)
     parser.add_argument("out_dir", nargs="?", type=Path, default=MODEL.parent, help="default: %(default)s")
-    parser.add_argument("--steps", type=int, default=4600)
+    parser.add_argument("--steps", type=int, default=5000)
     parser.add_argument("--train-size", type=int, default=40_000)
     parser.add_argument("--validation-size", type=int, default=1_000)
     parser.add_argument("--test-size", type=int, default=2_000)
