@@ -23,6 +23,8 @@ from optimizer.demo.grammar import Example, generate, labels
 
 SEED = 7
 TRAIN_SEED, VALIDATION_SEED, TEST_SEED = 1, 2, 3
+TRAIN_SIZE, VALIDATION_SIZE, TEST_SIZE = 40_000, 1_000, 2_000
+STEPS = 5000
 VOCABULARY_SIZE = 1000
 MAX_TOKENS = 64
 LAYERS, WIDTH, HEADS = 3, 128, 4
@@ -84,7 +86,7 @@ def build_model(tokenizer: BertTokenizer) -> BertForSequenceClassification:
         num_attention_heads=HEADS,
         intermediate_size=4 * WIDTH,
         max_position_embeddings=MAX_TOKENS,
-        hidden_dropout_prob=0.0,  # the messages never run out, and dropout only makes the training longer
+        hidden_dropout_prob=0.0,  # four passes over generated messages overfit little; dropout only slows them
         attention_probs_dropout_prob=0.0,
         initializer_range=WIDTH**-0.5,  # BERT's 0.02 suits a width of 768; so narrow a model learns slowly from it
         pad_token_id=tokenizer.pad_token_id,
@@ -148,14 +150,21 @@ def _write_examples(path: Path, examples: Sequence[Example]) -> None:
     path.write_text("".join(lines), encoding="utf-8")
 
 
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number; write 1 or more")
+    return value
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Generate, train, measure and write; `arguments` are those of the command line."""
     parser = argparse.ArgumentParser(prog="python -m optimizer.demo.train", description=main.__doc__)
     parser.add_argument("out_dir", nargs="?", type=Path, default=MODEL.parent, help="default: %(default)s")
-    parser.add_argument("--steps", type=int, default=5000)
-    parser.add_argument("--train-size", type=int, default=40_000)
-    parser.add_argument("--validation-size", type=int, default=1_000)
-    parser.add_argument("--test-size", type=int, default=2_000)
+    parser.add_argument("--steps", type=_positive, default=STEPS)
+    parser.add_argument("--train-size", type=_positive, default=TRAIN_SIZE)
+    parser.add_argument("--validation-size", type=_positive, default=VALIDATION_SIZE)
+    parser.add_argument("--test-size", type=_positive, default=TEST_SIZE)
     options = parser.parse_args(arguments)
 
     torch.manual_seed(SEED)

@@ -57,7 +57,7 @@ def test_excluded_messages_are_not_drawn_again_whatever_their_case_and_punctuati
 def test_shipped_texts_are_the_generated_test_split_and_share_nothing_with_training(
     shipped: list[grammar.Example],
 ) -> None:
-    splits = train.split(train_size=4000, validation_size=500, test_size=len(shipped))
+    splits = train.split(train.TRAIN_SIZE, train.VALIDATION_SIZE, train.TEST_SIZE)
     assert splits.test == shipped
     test = {grammar.key(example.text) for example in shipped}
     assert len(test) == len(shipped)
@@ -91,21 +91,28 @@ def test_shipped_files_are_small() -> None:
     assert sum(path.stat().st_size for path in (*files, demo.TEXTS, demo.SENTENCES)) <= SHIPPED_LIMIT_BYTES
 
 
-def test_training_from_nothing_leaves_a_loadable_model(tmp_path: Path) -> None:
-    train.main([str(tmp_path), "--steps=2", "--train-size=300", "--validation-size=10", "--test-size=20"])
-    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model")
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
-    lines = (tmp_path / "test.jsonl").read_text("utf-8").splitlines()
-    texts = [json.loads(line)["text"] for line in lines]
+def test_training_leaves_a_loadable_model_and_the_same_bytes_each_time(tmp_path: Path) -> None:
+    sizes = ["--steps=2", "--train-size=300", "--validation-size=10", "--test-size=20"]
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder in (first, second):
+        train.main([str(folder), *sizes])
+
+    model = AutoModelForSequenceClassification.from_pretrained(first / "model")
+    tokenizer = AutoTokenizer.from_pretrained(first / "model")
+    texts = [json.loads(line)["text"] for line in (first / "test.jsonl").read_text("utf-8").splitlines()]
     logits = model(**tokenizer(texts, padding=True, truncation=True, return_tensors="pt")).logits
     assert logits.shape == (20, len(grammar.labels()))
     assert torch.isfinite(logits).all()
 
+    written = sorted(path.relative_to(first) for path in first.rglob("*") if path.is_file())
+    assert Path("model/model.safetensors") in written
+    for path in written:
+        assert (first / path).read_bytes() == (second / path).read_bytes(), path
 
-def test_training_twice_leaves_the_same_bytes(tmp_path: Path) -> None:
-    arguments = ["--steps=2", "--train-size=300", "--validation-size=10", "--test-size=20"]
-    for name in ("first", "second"):
-        train.main([str(tmp_path / name), *arguments])
-    for first in (path for path in (tmp_path / "first").rglob("*") if path.is_file()):
-        second = tmp_path / "second" / first.relative_to(tmp_path / "first")
-        assert first.read_bytes() == second.read_bytes(), first.name
+
+@pytest.mark.parametrize("option", ["--steps", "--train-size", "--validation-size", "--test-size"])
+def test_training_refuses_sizes_below_one(option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        train.main([str(tmp_path), f"{option}=0"])
+    assert f"argument {option}: 0 is not a positive number; write 1 or more" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -121,7 +121,7 @@ def test_a_step_in_standard_deviations(step: float, spread: float) -> None:
 
 def test_a_step_takes_as_many_levels_as_it_needs() -> None:
     tensor = random(64, 64)
-    levels = [codes_of(tensor, step=step).values.unique().numel() for step in (3.0, 1.0, 0.25, 0.01)]
+    levels = [len(set(codes_of(tensor, step=step).values.flatten().tolist())) for step in (3.0, 1.0, 0.25, 0.01)]
     assert levels == sorted(levels)
     assert levels[0] == 3
     assert levels[-1] > 256
@@ -140,15 +140,15 @@ def test_the_codes_are_as_narrow_as_they_can_be() -> None:
 def test_a_constant_matrix_is_exact(value: float) -> None:
     codes = codes_of(torch.full((4, 6), value), step=0.25)
     assert codes.scale.item() == 0.75
-    assert codes.values.unique().tolist() == [4 * math.copysign(1, value)]
-    assert codes_of(torch.full((4, 6), value), bits=3).restore().unique().tolist() == [value]
+    assert set(codes.values.flatten().tolist()) == {4 * math.copysign(1, value)}
+    assert torch.equal(codes_of(torch.full((4, 6), value), bits=3).restore(), torch.full((4, 6), value))
 
 
 def test_a_matrix_of_zeros() -> None:
     for settings in ({"step": 0.25}, {"bits": 2}, {"bits": 8, "group": 3}):
         codes = codes_of(torch.zeros(4, 6), **settings)
         assert not codes.values.any()
-        assert codes.scale.unique().tolist() == [1]
+        assert (codes.scale == 1).all()
 
 
 def test_one_value() -> None:
