@@ -6,6 +6,7 @@ from typing import Any
 
 from optimizer.artifact.manifest import CARD, Manifest
 from optimizer.errors import ArtifactError
+from optimizer.results import COLUMNS
 from optimizer.yaml import dump
 
 _LOADING = {
@@ -16,29 +17,7 @@ _LOADING = {
         "`python -m optimizer.unpack THIS_DIRECTORY OUT` writes one that needs no package."
     ),
 }
-_FIGURES = (
-    "artifact_bytes",
-    "size_ratio",
-    "bits_per_parameter",
-    "sparsity",
-    "agreement",
-    "agreement_low",
-    "agreement_high",
-    "max_logit_difference",
-    "accuracy",
-    "original_accuracy",
-    "perplexity",
-    "original_perplexity",
-    "cosine_similarity",
-    "data",
-    "examples",
-    "latency_ms_p50",
-    "original_latency_ms_p50",
-    "speedup",
-    "peak_memory_mb",
-    "device",
-    "threads",
-)
+_FIGURES = (*COLUMNS[COLUMNS.index("parameters") : COLUMNS.index("optimize_seconds")], "device", "threads")
 
 
 def write_card(

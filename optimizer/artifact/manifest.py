@@ -41,7 +41,7 @@ def versions() -> dict[str, str]:
             found[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return dict(sorted(found.items()))
 
 
 def describe_files(directory: Path) -> dict[str, dict[str, Any]]:

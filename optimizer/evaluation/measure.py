@@ -8,30 +8,11 @@ from optimizer.evaluation.inputs import prepare
 from optimizer.evaluation.job import Job
 from optimizer.evaluation.models import Pair, on_meta, set_up
 from optimizer.evaluation.tally import Figures
+from optimizer.results import COLUMNS
 
 __all__ = ["FIGURES", "Job", "evaluate"]
 
-FIGURES = (
-    "agreement",
-    "agreement_low",
-    "agreement_high",
-    "max_logit_difference",
-    "mean_logit_difference",
-    "kl_divergence",
-    "accuracy",
-    "original_accuracy",
-    "perplexity",
-    "original_perplexity",
-    "cosine_similarity",
-    "data",
-    "examples",
-    "latency_ms_p50",
-    "latency_ms_p95",
-    "original_latency_ms_p50",
-    "speedup",
-    "peak_memory_mb",
-    "evaluate_seconds",
-)
+FIGURES = (*COLUMNS[COLUMNS.index("agreement") : COLUMNS.index("optimize_seconds")], "evaluate_seconds")
 """The row's columns that `evaluate` fills."""
 
 
