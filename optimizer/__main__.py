@@ -15,6 +15,7 @@ _PACKAGED = Path(__file__).parent / "conf"
 CONF = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parent.parent / "conf"
 _COMMAND_KEYS = ("out", "force", "debug")
 _KNOBS = ("pruning_amount", "threshold")
+_SCRATCH = "OPTIMIZER_SCRATCH"
 _CONFIG_DIR_FLAGS = ("--config-dir", "-cd")
 
 
@@ -65,8 +66,10 @@ def compose(arguments: list[str]) -> list[dict[str, Any]]:
     # Without it, Hydra prints several lines and ends the process itself, with exit code 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     with tempfile.TemporaryDirectory() as scratch:
-        # Hydra leaves a multirun.yaml in its sweep folder.
-        sys.argv = [sys.argv[0], *arguments, f"hydra.sweep.dir={scratch}"]
+        # Hydra leaves a multirun.yaml in its sweep folder, which config.yaml takes from here: another argument of ours
+        # would stand between a user's flags and their values.
+        os.environ[_SCRATCH] = scratch
+        sys.argv = [sys.argv[0], *arguments]
         start = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
         try:
             start(lambda config: found.append((config, copy.deepcopy(HydraConfig.get()))))()

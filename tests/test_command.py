@@ -142,6 +142,24 @@ def test_a_teams_recipe_extends_ours_with_a_knob_of_its_own(optimizer, tmp_path)
     assert (row["recipe"], row["pruning_amount"], row["stages"]) == ("ours", "0.1", "prune cast")
 
 
+@pytest.mark.parametrize("flags_first", [True, False])
+def test_flags_may_stand_before_or_after_the_settings(optimizer, tmp_path, flags_first):
+    (tmp_path / "team" / "recipe").mkdir(parents=True)
+    (tmp_path / "team" / "recipe" / "ours.yaml").write_text("# @package _global_\ndefaults: [pruned, _self_]\n")
+    flags, settings = ["-m", "--config-dir", "team"], ["recipe=ours", "pruning_amount=0.1,0.2", "evaluation=none"]
+    code, _, err = optimizer(*([*flags, *settings] if flags_first else [*settings, *flags]))
+    assert code == 0, err
+    assert [row["pruning_amount"] for row in rows(tmp_path / "outputs")] == ["0.1", "0.2"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["outputs", "team"]
+
+
+def test_the_composed_configuration_can_be_printed(optimizer, tmp_path):
+    code, out, err = optimizer("recipe=compact", "--cfg", "job")
+    assert (code, err) == (0, "")
+    assert "step: 0.25" in out
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_teams_recipe_may_not_have_a_shipped_name(optimizer, tmp_path):
     (tmp_path / "recipe").mkdir()
     (tmp_path / "recipe" / "fp16.yaml").write_text("# @package _global_\nstages: {}\n")
