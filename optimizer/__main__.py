@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import optimizer
+from optimizer import interrupt
 from optimizer.errors import OptimizerError, RecipeError
 
 _PACKAGED = Path(__file__).parent / "conf"
@@ -30,6 +31,7 @@ def _main(arguments: list[str]) -> int:
         return 0
     # Threads that wait for each other by spinning are ten times slower as soon as anything else uses a core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    interrupt.listen()
     try:
         configs = compose(arguments)
         return _run(configs) if configs else 0

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from optimizer import results, staging
+from optimizer import interrupt, results, staging
 from optimizer.artifact.card import write_card
 from optimizer.artifact.manifest import read_manifest, verify, versions
 from optimizer.artifact.write import write
@@ -77,6 +77,7 @@ def run(plan: Plan, out: Path, *, force: bool = False) -> Row:
         except Exception as error:
             row |= {"status": "failed", "error": f"{type(error).__name__}: {error}".splitlines()[0]}
             log.error("%s", traceback.format_exc())
+        interrupt.check()
         return _store(plan, out, row)
 
 

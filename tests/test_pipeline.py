@@ -1,12 +1,41 @@
 """Plans: a recipe checked against its model and texts before anything is written."""
 
+import contextlib
+import signal
 from pathlib import Path
 
 import pytest
 
+from optimizer import interrupt, pipeline
 from optimizer.errors import RecipeError
 from optimizer.pipeline import plan
 from optimizer.recipe import parse
+
+
+@pytest.mark.parametrize("swallowed", [None, ValueError("could not determine the shape")])
+def test_a_ctrl_c_that_a_library_swallows_still_stops_the_run(
+    tiny_model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, swallowed: Exception | None
+) -> None:
+    def optimize(*_: object) -> dict[str, object]:
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        if swallowed:
+            raise swallowed
+        return {}
+
+    before = signal.getsignal(signal.SIGINT)
+    model = {"path": str(tiny_model("sequence-classification"))}
+    at = plan(parse({"model": model, "evaluation": {"examples": 0, "repetitions": 0}}))
+    monkeypatch.setattr(pipeline, "_optimize", optimize)
+    monkeypatch.setattr(pipeline, "_measure", lambda *_: {})
+    interrupt.listen()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.run(at, tmp_path)
+    finally:
+        interrupt.listen()
+        signal.signal(signal.SIGINT, before)
+    assert not list(tmp_path.glob("runs/*/row.json"))
 
 
 @pytest.mark.parametrize("gate", ["agreement", "agreement_low"])

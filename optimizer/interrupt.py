@@ -1,0 +1,25 @@
+"""A Ctrl-C that cannot be lost: C extensions drop a KeyboardInterrupt, or turn it into another error."""
+
+import signal
+from types import FrameType
+
+_arrived = False
+
+
+def listen() -> None:
+    """From here on remember a SIGINT, and raise KeyboardInterrupt where it arrives as Python does by itself."""
+    global _arrived  # noqa: PLW0603 - a signal is a matter of the whole process
+    _arrived = False
+    signal.signal(signal.SIGINT, _on_signal)
+
+
+def check() -> None:
+    """Raise KeyboardInterrupt if a SIGINT has arrived, whatever became of its own."""
+    if _arrived:
+        raise KeyboardInterrupt
+
+
+def _on_signal(number: int, frame: FrameType | None) -> None:
+    global _arrived  # noqa: PLW0603
+    _arrived = True
+    raise KeyboardInterrupt
