@@ -10,17 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optimizer.packing.entropy import byte_planes, plane_bits, rotated, shannon_bits
-from optimizer.packing.streams import (
-    TOLERANCE,
-    PayloadError,
-    Reader,
-    check_depth,
-    join,
-    read_mask,
-    read_stream,
-    split_off,
-    write_stream,
-)
+from optimizer.packing.reader import PayloadError, Reader, check_depth
+from optimizer.packing.streams import TOLERANCE, join, read_mask, read_stream, split_off, write_stream
 
 Array = NDArray[Any]
 
@@ -36,14 +27,17 @@ ESCAPE = 255
 MAX_WINDOWS = 8
 
 
-def write_block(values: Array, signed: bool | None) -> bytes:
-    """Encode a non-empty 1-D array of unsigned patterns; `signed` is None for floats, else the order of integers."""
+def write_block(values: Array, signed: bool | None, ranged: int) -> bytes:
+    """Encode a non-empty 1-D array of unsigned patterns; `ranged` as for `write_stream`.
+
+    `signed` is None for floats, else the order of integers.
+    """
     if values.dtype.itemsize == 1:
-        parts = write_stream(values)
+        parts = write_stream(values, ranged)
     elif signed is None:
-        parts = _write_floats(values)
+        parts = _write_floats(values, ranged)
     else:
-        parts = _write_integers(values, signed)
+        parts = _write_integers(values, signed, ranged)
     raw_bytes = values.nbytes + (values.dtype.itemsize > 1)
     if sum(map(len, parts)) > raw_bytes and values.dtype.itemsize > 1:
         parts = [bytes([RAW]), values.tobytes()]
@@ -65,9 +59,10 @@ def read_block(reader: Reader, count: int, itemsize: int, depth: int = 0) -> Arr
         where = read_mask(reader, count, depth)
         return join(where, read_block(reader, where.size, itemsize, depth + 1), count, 0)
     if tag == OFFSET:
-        low, width = reader.number(itemsize), reader.number(1)
-        if width not in (1, 2):
+        low_bytes, width = divmod(reader.number(1), 16)
+        if width not in (1, 2) or low_bytes > itemsize:
             raise PayloadError("codes of an unknown width")
+        low = int.from_bytes(reader.take(low_bytes), "little", signed=True) % (1 << 8 * itemsize)
         values = read_block(reader, count, width, depth + 1).astype(f"<u{itemsize}")
         values += np.array(low, f"<u{itemsize}")
         return values
@@ -76,57 +71,80 @@ def read_block(reader: Reader, count: int, itemsize: int, depth: int = 0) -> Arr
     return _read_codes(reader, tag, count, depth)
 
 
-def _write_floats(values: Array) -> list[bytes]:
-    if values.size - np.count_nonzero(values) >= MIN_ZEROS * values.size:
+def _write_floats(values: Array, ranged: int) -> list[bytes]:
+    if _has_zeros(values):
         mask, rest = split_off(values, 0)
-        return [bytes([NONZERO]), *write_stream(mask, 1), *(_write_floats(rest) if rest.size else ())]
+        return [bytes([NONZERO]), *write_stream(mask, ranged, 1), *(_write_floats(rest, ranged) if rest.size else ())]
     sample = values[:: max(1, values.size // SAMPLE)]
     turn = plane_bits(rotated(sample)) <= plane_bits(sample)
     planes = byte_planes(rotated(values) if turn else values)
-    return [bytes([ROTATED if turn else PLANES]), *(part for plane in planes for part in write_stream(plane, 2))]
+    return [
+        bytes([ROTATED if turn else PLANES]),
+        *(part for plane in planes for part in write_stream(plane, ranged, 2)),
+    ]
 
 
-def _write_integers(values: Array, signed: bool) -> list[bytes]:
+def _write_integers(values: Array, signed: bool, ranged: int) -> list[bytes]:
     ordered = values.view(values.dtype.str.replace("u", "i")) if signed else values
-    low, high = int(ordered.min()), int(ordered.max())
-    if high - low >= MAX_SPAN:
-        return [bytes([PLANES]), *(part for plane in byte_planes(values) for part in write_stream(plane, 1))]
-    width = 1 if high - low < 256 else 2
-    start = low.to_bytes(values.dtype.itemsize, "little", signed=signed)
-    codes = (values - np.frombuffer(start, values.dtype)).astype(f"<u{width}")
-    return [bytes([OFFSET]), start, bytes([width]), *_write_codes(codes)]
+    low, high = ordered.min(), ordered.max()
+    span = int(high) - int(low) + 1
+    if span > 256 and _has_zeros(values):
+        # A spike at zero would have to be told apart in the upper and in the lower bits of the codes.
+        mask, rest = split_off(values, 0)
+        return [bytes([NONZERO]), *write_stream(mask, ranged, 1), *_write_integers(rest, signed, ranged)]
+    if span > MAX_SPAN:
+        planes = byte_planes(values)
+        return [bytes([PLANES]), *(part for plane in planes for part in write_stream(plane, ranged, 2))]
+    width = 1 if span <= 256 else 2
+    codes = (values - low.view(values.dtype)).astype(f"<u{width}")
+    start = int(low.view(low.dtype.str.replace("u", "i")))
+    start_bytes = min(low.itemsize, start.bit_length() // 8 + 1)
+    head = bytes([OFFSET, 16 * start_bytes + width]) + start.to_bytes(start_bytes, "little", signed=True)
+    return [head, *_write_codes(codes, ranged)]
 
 
-def _write_codes(codes: Array, depth: int = 1) -> list[bytes]:
+def _has_zeros(values: Array) -> bool:
+    return bool(values.size - np.count_nonzero(values) >= MIN_ZEROS * values.size)
+
+
+def _write_codes(codes: Array, ranged: int, depth: int = 2) -> list[bytes]:
     """Encode 1- or 2-byte codes by their histogram."""
     if codes.dtype.itemsize == 1 or not codes.size:
-        return write_stream(codes, depth)
+        return write_stream(codes, ranged, depth)
     counts = np.bincount(codes)
     symbols = np.flatnonzero(counts)
-    if symbols.size <= max(256, counts.size // 2):
-        return _write_symbols(codes, symbols, counts.size, depth)
     shift = max(0, (counts.size - 1).bit_length() - 8)
     high, low = _fold(counts, shift)
-    exact = shannon_bits(counts)
-    if shannon_bits(high) + shannon_bits(low) <= exact * (1 + TOLERANCE) or depth > MAX_WINDOWS:
+    exact, bits = shannon_bits(counts), shannon_bits(high) + shannon_bits(low)
+    few = symbols.size <= max(256, counts.size // 2)
+    if few and bits > exact + shannon_bits(np.array([symbols.size, counts.size - symbols.size])):
+        return _write_symbols(codes, symbols, counts.size, ranged, depth)
+    if bits <= exact * (1 + TOLERANCE) or few or depth > MAX_WINDOWS:
         streams = (codes >> shift).astype(np.uint8), (codes & ((1 << shift) - 1)).astype(np.uint8)
-        return [bytes([SHIFT, shift]), *(part for stream in streams for part in write_stream(stream, depth + 1))]
+        return [
+            bytes([SHIFT, shift]),
+            *(part for stream in streams for part in write_stream(stream, ranged, depth + 1)),
+        ]
     sums = np.cumsum(np.concatenate(([0], counts)))
     start = int((sums[ESCAPE:] - sums[:-ESCAPE]).argmax())
     digits = np.minimum(codes - np.uint16(start), ESCAPE).astype(np.uint8)
     escaped = codes.take(np.flatnonzero(digits == ESCAPE))
     head = bytes([WINDOW]) + start.to_bytes(2, "little")
-    return [head, *write_stream(digits, depth + 1), *_write_codes(escaped, depth + 1)]
+    return [head, *write_stream(digits, ranged, depth + 1), *_write_codes(escaped, ranged, depth + 1)]
 
 
-def _write_symbols(codes: Array, symbols: Array, span: int, depth: int) -> list[bytes]:
+def _write_symbols(codes: Array, symbols: Array, span: int, ranged: int, depth: int) -> list[bytes]:
     """Replace codes by their rank among the symbols that occur, which a bit map of the span tells."""
     present = np.zeros(span, np.bool_)
     present[symbols] = True
     ranks = np.cumsum(present, dtype=np.uint16) - 1
     narrow = ranks.astype("<u1" if symbols.size <= 256 else "<u2")
     head = bytes([SYMBOLS]) + (span - 1).to_bytes(2, "little")
-    return [head, *write_stream(np.packbits(present), depth + 1), *_write_codes(narrow.take(codes), depth + 1)]
+    return [
+        head,
+        *write_stream(np.packbits(present), ranged, depth + 1),
+        *_write_codes(narrow.take(codes), ranged, depth + 1),
+    ]
 
 
 def _fold(counts: Array, shift: int) -> tuple[Array, Array]:

@@ -5,19 +5,20 @@
 
 Format version 1; numbers are little-endian, `varint` is unsigned LEB128, w is the element's size in bytes.
 
-| bytes     | content                                                                                            |
-| --------- | -------------------------------------------------------------------------------------------------- |
-| 4         | magic `OPTC`                                                                                       |
-| 4         | CRC-32 of the header: all that follows up to and including the constant's value                    |
-| 1         | format version                                                                                     |
-| 1         | dtype: its place in `DTYPES`                                                                       |
-| 1         | scheme: 0 constant, 1 blocks                                                                       |
-| 1         | number of dimensions, then a varint each                                                           |
-| varint    | padding: zero bytes at the end of the payload                                                      |
-| w         | scheme 0 only: the value of every element                                                          |
-| 8 a block | scheme 1 only: u32 length of the block's node, u32 CRC-32 of the elements restored from it         |
-| …         | scheme 1 only: the nodes of the blocks, of `BLOCK` elements each, the last one of fewer      |
-| padding   | zeros                                                                                              |
+| bytes   | content                                                                                              |
+| ------- | ---------------------------------------------------------------------------------------------------- |
+| 4       | magic `OPTC`                                                                                         |
+| 4       | CRC-32 of the header: all that follows up to and including the constant's value                      |
+| 1       | format version                                                                                       |
+| 1       | dtype: its place in `DTYPES`                                                                         |
+| 1       | scheme: 0 constant, 1 blocks                                                                         |
+| 1       | number of dimensions, then a varint each                                                             |
+| varint  | padding: zero bytes at the end of the payload                                                        |
+| w       | scheme 0 only: the value of every element                                                            |
+| 4 each  | scheme 1 only: u32 CRC-32 of the elements restored from each block                                   |
+| 4 each  | scheme 1 only: u32 length of the node of each block but the last                                     |
+| …       | scheme 1 only: the nodes of the blocks, of `BLOCK` elements each, the last one of fewer              |
+| padding | zeros                                                                                                |
 
 A node starts with its tag; a node of no elements has no bytes at all. Of n elements of w = 2, 4 or 8 bytes:
 
@@ -27,7 +28,8 @@ A node starts with its tag; a node of no elements has no bytes at all. Of n elem
 | 1   | planes  | w streams: the elements' bytes, lowest first                                                   |
 | 2   | rotated | the same of the elements rotated left by one bit: a float's exponent in a byte of its own      |
 | 3   | nonzero | a stream of n bits (most significant first), set where an element is not 0; node of the others |
-| 4   | offset  | smallest element (w bytes); u8 v = 1 or 2; node of v-byte codes: elements minus the smallest   |
+| 4   | offset  | u8 16 m + v, v = 1 or 2; smallest element (m bytes, signed, however the elements are ordered); |
+|     |         | node of v-byte codes: elements minus the smallest, modulo 2^8w                                 |
 | 5   | symbols | w = 2: u16 s; a stream of s + 1 bits, set at the codes in use; node of ranks among these, of   |
 |     |         | 1 byte when they are 256 at most, else 2                                                       |
 | 6   | window  | w = 2: u16 start; a stream of n bytes: code - start, or 255 for a code elsewhere; its node     |
@@ -39,18 +41,31 @@ Elements of 1 byte are a stream, and so is all else in the end. A stream of n by
 | --- | -------- | --------------------------------------------------------------------------------------------- |
 | 0   | raw      | the bytes                                                                                     |
 | 1   | constant | the byte that all are                                                                         |
-| 2   | huffman  | u32 length; a zstd frame that declares its content size                                       |
+| 2   | huffman  | varint length; a zstd frame that declares its content size                                    |
 | 3   | split    | u8 d = 1, 2 or 4; a byte b; a stream of n digits of d bits, min(byte - b modulo 256, 2^d - 1); |
 |     |          | stream of the bytes whose digit is 2^d - 1                                                    |
+| 4   | halved   | a stream of the bytes' upper 7 bits; a stream of n bits, their lowest                         |
+| 5   | bits     | varint length; a range code of 8 n bits, the most significant of a byte first                 |
+| 6   | bytes    | varint length; a range code of the bytes                                                      |
 
 Bits (d = 1) are packed most significant first. Of m = n d / 8 bytes, rounded up, that pack digits of 2 or 4 bits, byte
 i holds the digits i, i + m, i + 2 m, …, the first in its lowest bits.
 
+A range code (of fewer than n bytes, n at most 2^18) is, big-endian and without the zero bytes at its end, the number
+that the range coder of `constriction` reads: words of 32 bits, 24-bit probabilities, a state of 64 bits. First come the
+choices that make a histogram (see `bisection`), a choice out of k having probabilities of 2^24 div k, the last of what
+is left; then the symbols. Of a symbols in the alphabet, each has the probability 2^-24 (1 + share (2^24 - a) div 2^40),
+and the first of the largest share also what is left. The code ends with the last 64-bit number of the coder's interval,
+cleared below the highest bit in which the first one differs; while a carry is pending, with the library's last words.
+
 Checks. The restored elements are summed, block by block, rather than the payload: a mistake of any library on the way
 back is then found too, and not only a damaged file. Padding, lengths and counts must come out exactly.
 
-Size. At most 3 % above `order0_bits` and 256 bytes (header, table, code tables) for tensors of 64 KiB and more; from
-1 MiB on the 3 % suffice. The raw size and 64 bytes at most for smaller ones.
+Size. At most 3 % above `order0_bits` with 0 to 95 % zeros, from 64 KiB on for int8 codes, float16, bfloat16 and, up to
+90 %, float32 (95 %: from 128 KiB on). For codes of at most 256 values in wider integers, too, from 16,384 elements on
+up to 70 % and from 32,768 up to 95 %: of fewer, some 30 fixed bytes and a dozen or two for a histogram are more. Codes
+of more values need several elements for each, because `order0_bits` does not count the histogram. At most 64 bytes
+above the raw size for tensors of a single block. All that is proven by `tests/packing/test_size.py`.
 
 Hostile payloads. Nothing is allocated for a size that is only claimed: a payload restores at most `MAX_EXPANSION` times
 its own length (`encode` pads a constant tensor to that), a block no more than `BLOCK` elements, and the count of every
@@ -70,7 +85,7 @@ from numpy.typing import NDArray
 
 from optimizer.packing.blocks import read_block, write_block
 from optimizer.packing.entropy import order0_bits, unsigned_values
-from optimizer.packing.streams import PayloadError, Reader
+from optimizer.packing.reader import PayloadError, Reader, varint
 
 __all__ = ["Header", "PayloadError", "decode", "encode", "header", "order0_bits"]
 
@@ -100,6 +115,8 @@ DTYPES = (
 SCHEMES = ("constant", "blocks")
 BLOCK = 1 << 20
 """Elements of a block."""
+RANGED = ((1 << 18, 1 << 18), (1 << 21, 1 << 13))
+"""Elements of a tensor, and the bytes up to which a stream of it is range coded, which is slow; none in larger ones."""
 MAX_EXPANSION = 1 << 20
 """Restored bytes that one byte of payload can stand for."""
 MAX_HEADER_BYTES = 1 << 12
@@ -133,15 +150,17 @@ def encode(tensor: torch.Tensor, threads: int = 1) -> torch.Tensor:
     values = unsigned_values(tensor)
     if values.size and bool((values == values[0]).all()):
         return _assemble(tensor, "constant", values[:1].tobytes(), [])
+    ranged = next((most for elements, most in RANGED if values.size <= elements), 0)
     signed = None if tensor.is_floating_point() else tensor.dtype.is_signed
     blocks = [values[start : start + BLOCK] for start in range(0, values.size, BLOCK)]
 
     def pack(block: Array) -> tuple[bytes, bytes]:
-        node = write_block(block, signed)
-        return len(node).to_bytes(4, "little") + zlib.crc32(block.data).to_bytes(4, "little"), node
+        return zlib.crc32(block.data).to_bytes(4, "little"), write_block(block, signed, ranged)
 
     packed = _mapped(pack, blocks, threads)
-    return _assemble(tensor, "blocks", b"", [entry for entry, _ in packed] + [node for _, node in packed])
+    sums, nodes = [entry for entry, _ in packed], [node for _, node in packed]
+    lengths = [len(node).to_bytes(4, "little") for node in nodes[:-1]]
+    return _assemble(tensor, "blocks", b"", [*sums, *lengths, *nodes])
 
 
 def decode(
@@ -188,10 +207,10 @@ def header(payload: torch.Tensor) -> Header:
     dtype, scheme, dimensions = (reader.number(1) for _ in range(3))
     if dtype >= len(DTYPES) or scheme >= len(SCHEMES):
         raise PayloadError(f"payload has unknown dtype {dtype} or scheme {scheme}")
-    shape = tuple(_read_varint(reader) for _ in range(dimensions))
+    shape = tuple(reader.varint() for _ in range(dimensions))
     if math.prod(max(1, length) for length in shape) * DTYPES[dtype].itemsize >= 1 << 63:
         raise PayloadError("payload claims more elements than can be addressed")
-    padding = _read_varint(reader)
+    padding = reader.varint()
     value = bytes(reader.take(DTYPES[dtype].itemsize)) if SCHEMES[scheme] == "constant" else b""
     if zlib.crc32(data[8 : reader.position]) != crc:
         raise PayloadError("payload's header is damaged")
@@ -201,25 +220,27 @@ def header(payload: torch.Tensor) -> Header:
 def _assemble(tensor: torch.Tensor, scheme: str, value: bytes, body: list[bytes]) -> torch.Tensor:
     """Join header, body and the padding that `MAX_EXPANSION` and the rule about 1-D shapes ask for."""
     start = bytes([VERSION, DTYPES.index(tensor.dtype), SCHEMES.index(scheme), tensor.dim()])
-    start += b"".join(map(_varint, tensor.shape))
+    start += b"".join(map(varint, tensor.shape))
     body_bytes = sum(map(len, body)) + len(value)
     justified = -(-tensor.numel() * tensor.element_size() // MAX_EXPANSION)
 
     def total(padding: int) -> int:
-        return len(MAGIC) + 4 + len(start) + len(_varint(padding)) + body_bytes + padding
+        return len(MAGIC) + 4 + len(start) + len(varint(padding)) + body_bytes + padding
 
     padding = max(0, justified - total(0))
     if tensor.dim() == 1 and total(padding) == tensor.numel():
         padding += 1
-    head = start + _varint(padding) + value
+    head = start + varint(padding) + value
     crc = zlib.crc32(head).to_bytes(4, "little")
     return torch.frombuffer(bytearray().join([MAGIC, crc, head, *body, bytes(padding)]), dtype=torch.uint8)
 
 
 def _read_blocks(head: Header, reader: Reader, threads: int) -> torch.Tensor:
     starts = range(0, math.prod(head.shape), BLOCK)
-    table = reader.array(2 * len(starts), 4).reshape(-1, 2).tolist()
-    nodes = [reader.take(length) for length, _ in table]
+    sums = reader.array(len(starts), 4).tolist()
+    lengths = reader.array(max(0, len(starts) - 1), 4).tolist()
+    nodes = [reader.take(length) for length in lengths]
+    nodes += [reader.take(reader.left)] if starts else []
     if reader.left:
         raise PayloadError("payload is longer than its blocks")
     tensor = torch.empty(head.shape, dtype=head.dtype)
@@ -233,8 +254,7 @@ def _read_blocks(head: Header, reader: Reader, threads: int) -> torch.Tensor:
         if node_reader.left or zlib.crc32(block.data) != crc:
             raise PayloadError("a block does not restore what was packed")
 
-    jobs = [(start, node, crc) for start, node, (_, crc) in zip(starts, nodes, table, strict=True)]
-    _mapped(restore, jobs, threads)
+    _mapped(restore, list(zip(starts, nodes, sums, strict=True)), threads)
     return tensor
 
 
@@ -250,21 +270,3 @@ def _bytes_of(payload: torch.Tensor) -> memoryview:
     if payload.dtype != torch.uint8 or payload.dim() != 1:
         raise PayloadError(f"a payload is 1-D uint8, not {payload.dim()}-D {payload.dtype}")
     return payload.detach().cpu().contiguous().numpy().data
-
-
-def _varint(number: int) -> bytes:
-    parts = bytearray()
-    while number >= 128:
-        parts.append(number & 127 | 128)
-        number >>= 7
-    return bytes([*parts, number])
-
-
-def _read_varint(reader: Reader) -> int:
-    number = 0
-    for shift in range(0, 63, 7):
-        byte = reader.number(1)
-        number |= (byte & 127) << shift
-        if byte < 128:
-            return number
-    raise PayloadError("a number in the header is too large")

@@ -1,9 +1,12 @@
 """One stream of bytes to a node and back: Huffman coded by zstd, with skewed streams split until Huffman suits them.
 
+The streams of small tensors are range coded, because tables would weigh more than time. For the others speed counts.
+
 A Huffman code spends a whole bit on a byte that is nearly certain. A skewed stream is therefore split into digits of a
 few bits (which of the commonest bytes this is, or that it is none of them), several to a byte and a stream again, and
 the bytes that are none of them. This loses nothing: the entropy of a stream is that of its digits and that of the rest.
-The layout of the nodes is in `codec`.
+A stream of more than a hundred about equally common bytes is one that zstd declines to code; without their lowest bit
+there are half as many. The layout of the nodes is in `codec`.
 """
 
 from typing import Any
@@ -12,14 +15,15 @@ import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
+from optimizer.packing import rangecoder
 from optimizer.packing.entropy import histogram, huffman_bits, shannon_bits
+from optimizer.packing.reader import MAX_DEPTH, PayloadError, Reader, check_depth, varint
 
 Array = NDArray[Any]
 
-RAW, CONSTANT, HUFFMAN, SPLIT = range(4)
+RAW, CONSTANT, HUFFMAN, SPLIT, HALVED, RANGE_BITS, RANGE_BYTES = range(7)
+RANGE_TAGS = {rangecoder.BITS: RANGE_BITS, rangecoder.BYTES: RANGE_BYTES}
 DIGIT_BITS = (1, 2, 4)
-MAX_DEPTH = 16
-"""Nodes within nodes; bounds the time that a hostile payload can take."""
 TOLERANCE = 0.012
 """Share of the entropy that a Huffman code may lose before the stream is split."""
 SPLIT_BITS = 400
@@ -31,6 +35,10 @@ STRIDE = 31
 """Streams of `SAMPLED` bytes and more are judged by every 31st: a prime, so that it hardly follows a matrix's rows."""
 SPARSE = 0.1
 """Share of ones up to which `flatnonzero` of numpy takes another way, up to three times as slow."""
+EVEN = 1 / 100
+"""Share of the commonest byte up to which zstd may decline; it does below 1/128, judging parts of the stream."""
+DECLINED = 0.02
+"""Share of the entropy from which on a loss tells that it has."""
 MIN_GAIN = 1 / 256
 """Streams that shrink by less are stored raw, for speed of reading."""
 
@@ -41,54 +49,34 @@ _ZSTD = zstandard.ZstdCompressionParameters(
 )
 
 
-class PayloadError(ValueError):
-    """A payload is damaged, cut short, of another format, or not of the tensor that was expected."""
+def write_stream(data: Array, ranged: int, depth: int = 0) -> list[bytes]:
+    """Encode a uint8 array; returns the parts of the node, nothing at all for an empty array.
 
-
-class Reader:
-    """A cursor over a payload that never reads past its end."""
-
-    def __init__(self, data: memoryview) -> None:
-        self._data = data
-        self.position = 0
-
-    @property
-    def left(self) -> int:
-        """Bytes not yet read."""
-        return len(self._data) - self.position
-
-    def take(self, count: int) -> memoryview:
-        """Return the next bytes; `PayloadError` when there are fewer."""
-        if count > self.left:
-            raise PayloadError("payload is cut short")
-        self.position += count
-        return self._data[self.position - count : self.position]
-
-    def number(self, size: int) -> int:
-        """Read a little-endian unsigned integer of `size` bytes."""
-        return int.from_bytes(self.take(size), "little")
-
-    def array(self, count: int, itemsize: int = 1) -> Array:
-        """Read `count` unsigned integers of `itemsize` bytes as a read-only array."""
-        return np.frombuffer(self.take(count * itemsize), f"<u{itemsize}")
-
-
-def write_stream(data: Array, depth: int = 0) -> list[bytes]:
-    """Encode a uint8 array; returns the parts of the node, nothing at all for an empty array."""
+    Streams of up to `ranged` bytes may be range coded.
+    """
     if not data.size:
         return []
     if (data == data[0]).all():
         return [bytes([CONSTANT, data[0]])]
+    if data.size <= ranged:
+        return min(_write_huffman(data), _write_range(data), key=_length)
     counts = histogram(data) if data.size < SAMPLED else histogram(data[::STRIDE]) * STRIDE
     bound = shannon_bits(counts)
     if depth < MAX_DEPTH and huffman_bits(counts) > SPLIT_BITS + (1 + TOLERANCE) * bound:
         bits, start = _best_split(counts, bound)
         packed, rest = _split(data, bits, start)
-        return [bytes([SPLIT, bits, start]), *write_stream(packed, depth + 1), *write_stream(rest, depth + 1)]
-    frame = zstandard.ZstdCompressor(compression_params=_ZSTD).compress(data.data)
-    if len(frame) > data.size * (1 - MIN_GAIN) - 4:
-        return [bytes([RAW]), data.tobytes()]
-    return [bytes([HUFFMAN]), len(frame).to_bytes(4, "little"), frame]
+        return [
+            bytes([SPLIT, bits, start]),
+            *write_stream(packed, ranged, depth + 1),
+            *write_stream(rest, ranged, depth + 1),
+        ]
+    whole = _write_huffman(data)
+    even = counts.max() < EVEN * counts.sum()
+    if depth < MAX_DEPTH and even and 8 * _length(whole) > SPLIT_BITS + (1 + DECLINED) * bound:
+        streams = data >> 1, np.packbits(data & 1)
+        halves = [part for stream in streams for part in write_stream(stream, ranged, depth + 1)]
+        return min(whole, [bytes([HALVED]), *halves], key=_length)
+    return whole
 
 
 def read_stream(reader: Reader, count: int, depth: int = 0) -> Array:
@@ -102,16 +90,15 @@ def read_stream(reader: Reader, count: int, depth: int = 0) -> Array:
     if tag == CONSTANT:
         return np.full(count, reader.number(1), np.uint8)
     if tag == HUFFMAN:
-        return _decompress(reader.take(reader.number(4)), count)
+        return _decompress(reader.take(reader.varint()), count)
     if tag == SPLIT:
         return _read_split(reader, count, depth)
+    if tag == HALVED:
+        return _read_halves(reader, count, depth)
+    for width, of_width in RANGE_TAGS.items():
+        if tag == of_width:
+            return rangecoder.range_decoded(reader.take(reader.varint()), width, count)
     raise PayloadError(f"unknown stream {tag}")
-
-
-def check_depth(depth: int) -> None:
-    """Raise `PayloadError` for nodes nested deeper than any encoder writes."""
-    if depth > MAX_DEPTH:
-        raise PayloadError("nodes are nested too deep")
 
 
 def split_off(values: Array, common: int) -> tuple[Array, Array]:
@@ -123,10 +110,7 @@ def split_off(values: Array, common: int) -> tuple[Array, Array]:
 
 def read_mask(reader: Reader, count: int, depth: int) -> Array:
     """Read the mask that `split_off` made of `count` values; returns the indices of its ones."""
-    mask = read_stream(reader, -(-count // 8), depth + 1)
-    if count % 8 and mask[-1] & (0xFF >> count % 8):
-        raise PayloadError("a mask is longer than its place asks for")
-    return _places(mask, count)
+    return _places(_read_bits(reader, count, depth), count)
 
 
 def join(where: Array, rest: Array, count: int, common: int) -> Array:
@@ -134,6 +118,13 @@ def join(where: Array, rest: Array, count: int, common: int) -> Array:
     values = np.full(count, common, rest.dtype)
     values[where] = rest
     return values
+
+
+def _read_bits(reader: Reader, count: int, depth: int) -> Array:
+    mask = read_stream(reader, -(-count // 8), depth + 1)
+    if count % 8 and mask[-1] & (0xFF >> count % 8):
+        raise PayloadError("a mask is longer than its place asks for")
+    return mask
 
 
 def _places(mask: Array, count: int) -> Array:
@@ -201,6 +192,31 @@ def _read_split(reader: Reader, count: int, depth: int) -> Array:
     digits += np.uint8(start)
     digits[where] = read_stream(reader, where.size, depth + 1)
     return digits
+
+
+def _read_halves(reader: Reader, count: int, depth: int) -> Array:
+    values = read_stream(reader, count, depth + 1) << np.uint8(1)
+    values |= np.unpackbits(_read_bits(reader, count, depth), count=count)
+    return values
+
+
+def _write_huffman(data: Array) -> list[bytes]:
+    frame = zstandard.ZstdCompressor(compression_params=_ZSTD).compress(data.data)
+    if len(frame) > data.size * (1 - MIN_GAIN) - 4:
+        return [bytes([RAW]), data.tobytes()]
+    return [bytes([HUFFMAN]), varint(len(frame)), frame]
+
+
+def _write_range(data: Array) -> list[bytes]:
+    coded = rangecoder.range_coded(data)
+    if coded is None:
+        return [bytes([RAW]), data.tobytes()]
+    width, code = coded
+    return [bytes([RANGE_TAGS[width]]), varint(len(code)), code]
+
+
+def _length(parts: list[bytes]) -> int:
+    return sum(map(len, parts))
 
 
 def _decompress(frame: memoryview, count: int) -> Array:

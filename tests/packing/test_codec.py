@@ -22,22 +22,6 @@ from optimizer.packing.codec import (
 )
 
 MIB = 1 << 20
-FIXED_BITS = 8 * 256
-SPARSITIES = (0.0, 0.3, 0.5, 0.7, 0.9, 0.95)
-KINDS = ("int8", "int16 codes", "int32 codes", "float16", "bfloat16", "float32")
-
-
-def weights(kind: str, raw_bytes: int, sparsity: float, seed: int = 0) -> torch.Tensor:
-    name, _, codes = kind.partition(" ")
-    dtype = getattr(torch, name)
-    random = np.random.default_rng(seed)
-    count = raw_bytes // dtype.itemsize
-    values = torch.from_numpy(random.standard_normal(count, dtype=np.float32))
-    if not dtype.is_floating_point:
-        values = (values * (10 if codes else 32)).round().clamp(-127, 127)
-    tensor = (values * 0.02 if dtype.is_floating_point else values).to(dtype)
-    tensor[torch.from_numpy(random.random(count) < sparsity)] = 0
-    return tensor.reshape(-1, 64)
 
 
 @st.composite
@@ -102,42 +86,9 @@ def test_restores_extreme_integers() -> None:
 def test_restores_through_every_node(node: str) -> None:
     tensor, place, tags = payloads.of_every_node()[node]
     payload = encode(tensor)
-    block_start = header(payload).size + 8
+    block_start = header(payload).size + 4
     assert payload[block_start + place :][: len(tags)].tolist() == tags
     assert_same(decode(payload), tensor)
-
-
-@pytest.mark.parametrize("sparsity", SPARSITIES)
-@pytest.mark.parametrize("kind", KINDS)
-def test_size_is_within_three_percent_of_the_entropy(kind: str, sparsity: float) -> None:
-    tensor = weights(kind, MIB, sparsity)
-    assert encode(tensor).numel() * 8 <= 1.03 * order0_bits(tensor)
-    tensor = weights(kind, MIB // 16, sparsity)
-    assert encode(tensor).numel() * 8 <= 1.03 * order0_bits(tensor) + FIXED_BITS
-
-
-@pytest.mark.parametrize("ones", [0.02, 0.053, 0.15, 0.5])
-def test_bits_below_one_are_within_three_percent(ones: float) -> None:
-    tensor = torch.from_numpy((np.random.default_rng(2).random(MIB) < ones).astype(np.uint8))
-    assert encode(tensor).numel() * 8 <= 1.03 * order0_bits(tensor)
-
-
-@pytest.mark.parametrize("step", [0.3, 1.0, 3.0, 100.0, 500.0])
-@pytest.mark.parametrize("tails", ["normal", "laplace", "student"])
-def test_integer_codes_of_any_width_are_within_three_percent(step: float, tails: str) -> None:
-    random = np.random.default_rng(3)
-    draw = {
-        "normal": random.standard_normal,
-        "laplace": lambda n: random.laplace(size=n),
-        "student": lambda n: random.standard_t(4, n),
-    }
-    tensor = torch.from_numpy(np.round(draw[tails](MIB // 4) * step).clip(-3500, 3500).astype(np.int32))
-    assert encode(tensor).numel() * 8 <= 1.03 * order0_bits(tensor)
-
-
-def test_noise_costs_its_raw_size() -> None:
-    tensor = torch.from_numpy(np.random.default_rng(4).integers(-(2**62), 2**62, MIB // 8))
-    assert encode(tensor).numel() <= MIB + 64
 
 
 def test_entropy_of_known_tensors() -> None:
@@ -174,9 +125,9 @@ def test_a_payload_never_has_the_shape_of_its_tensor() -> None:
     assert sorted(set(lengths.values())) == [min(lengths.values()), min(lengths.values()) + 1]
 
 
-@pytest.mark.parametrize("kind", ["int8", "bfloat16"])
-def test_bytes_do_not_depend_on_the_threads(kind: str) -> None:
-    tensor = weights(kind, 3 * BLOCK * getattr(torch, kind).itemsize - 640, 0.5)
+@pytest.mark.parametrize("dtype", [torch.int8, torch.bfloat16], ids=str)
+def test_bytes_do_not_depend_on_the_threads(dtype: torch.dtype) -> None:
+    tensor = payloads.sparse("normal", dtype, 3 * BLOCK * dtype.itemsize - 640, 0.5)
     payload = encode(tensor, threads=1)
     assert torch.equal(payload, encode(tensor, threads=3))
     assert_same(decode(payload, threads=3), tensor)
@@ -190,7 +141,7 @@ def test_bytes_of_version_1() -> None:
 
 
 def test_header_is_read_from_the_first_bytes() -> None:
-    tensor = weights("float16", MIB, 0.3)
+    tensor = payloads.sparse("normal", torch.float16, MIB, 0.3)
     head = header(encode(tensor)[:100])
     assert (head.dtype, head.shape, head.scheme, head.raw_bytes) == (torch.float16, tensor.shape, "blocks", MIB)
 

@@ -7,6 +7,7 @@ import zstandard
 from payloads import assert_same, block, crafted, of_every_node
 
 from optimizer.packing.codec import PayloadError, decode, encode, header
+from optimizer.packing.reader import varint
 
 
 def refuses_or_restores(payload: torch.Tensor, original: torch.Tensor) -> bool:
@@ -78,13 +79,19 @@ def test_crafted_payloads_follow_the_layout() -> None:
         (crafted([1 << 24], 1, bytes(40)), "cut short"),
         (crafted([4], 1, block(b"\x00abcd", b"abce")), "does not restore"),
         (crafted([4], 1, block(b"\x00abcd\x00", b"abcd")), "does not restore"),
-        (crafted([4], 1, block(b"\x00abcd", b"abcd") + b"\x00"), "longer than its blocks"),
+        (crafted([0], 1, block(b"\x00abcd", b"abcd")), "longer than its blocks"),
         (crafted([4], 1, block(b"\x09abcd", b"abcd")), "unknown stream 9"),
         (crafted([4], 1, block(b"\x03\x03\x00", b"abcd")), "digits of 3 bits"),
         (crafted([4], 1, block(b"\x03\x01\x00\x00\x08", b"abcd")), "mask is longer"),
+        (crafted([4], 1, block(b"\x04\x00\x00\x00\x00\x00\x00\x08", b"abcd")), "mask is longer"),
+        (crafted([4], 1, block(b"\x06\x04abcd", b"abcd")), "range coded in 4 bytes"),
+        (crafted([4], 1, block(b"\x05\x05abcd", b"abcd")), "cut short"),
+        (crafted([1 << 18, 2], 1, block(b"\x06\x01a", b"abcd")), "stream of 524288 bytes is range coded"),
+        (crafted([4], 1, block(b"\x06" + b"\xff" * 9, b"abcd")), "too large"),
         (crafted([4], 1, block(b"\x03\x01\x00" * 40, b"abcd")), "nested too deep"),
         (crafted([2], 1, block(b"\x09", b"abcd"), dtype=7), "unknown block 9"),
-        (crafted([2], 1, block(b"\x04\x00\x00\x03", b"abcd"), dtype=7), "unknown width"),
+        (crafted([2], 1, block(b"\x04\x13\x00", b"abcd"), dtype=7), "unknown width"),
+        (crafted([2], 1, block(b"\x04\x31\x00\x00\x00", b"abcd"), dtype=7), "unknown width"),
         (crafted([2], 1, block(b"\x05\x07\x00\x01\x00\x01\x00", b"abcd"), dtype=7), "no symbol"),
         (crafted([2], 1, block(b"\x07\x09", b"abcd"), dtype=7), "unknown bit"),
         (crafted([4], 2, b""), "scheme 2"),
@@ -106,6 +113,6 @@ def test_a_stream_restores_no_more_than_its_place_asks_for() -> None:
     bomb = zstandard.ZstdCompressor().compress(bytes(1 << 24))
     lie = zstandard.ZstdCompressor(write_content_size=False).compress(bytes(1 << 24))
     for frame in (bomb, lie, b"no frame"):
-        node = b"\x02" + len(frame).to_bytes(4, "little") + frame
+        node = b"\x02" + varint(len(frame)) + frame
         with pytest.raises(PayloadError, match="a stream"):
             decode(crafted([4], 1, block(node, bytes(4))))
