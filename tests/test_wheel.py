@@ -59,7 +59,8 @@ def test_it_holds_every_module_configuration_and_the_demo(wheel: Path) -> None:
     expected |= {
         path.relative_to(ROOT).as_posix() for path in demo.iterdir() if path.suffix in (".jsonl", ".txt", ".toml")
     }
-    assert "optimizer/demo/model/model.safetensors" in expected
+    expected |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "optimizer" / "report").glob("page.*")}
+    assert {"optimizer/demo/model/model.safetensors", "optimizer/report/page.html.jinja"} <= expected
     assert {name for name in names if ".dist-info/" not in name} == expected
     assert {name.partition("/")[0] for name in names} == {"optimizer", wheel.name.rsplit("-", 3)[0] + ".dist-info"}
 

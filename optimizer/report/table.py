@@ -9,7 +9,7 @@ from optimizer.results import CSV_FILE, Row
 
 _WIDE_INTERVAL = 0.02
 _MEGABYTE = 1e6
-_NARROWEST = 140  # columns, else figures would be cut
+NARROWEST = 140  # columns, else figures would be cut
 
 
 def show(rows: list[Row], out: Path | None = None) -> None:
@@ -18,7 +18,7 @@ def show(rows: list[Row], out: Path | None = None) -> None:
     `out` is the folder that their artifacts are relative to.
     """
     console = Console(soft_wrap=True, highlight=False)
-    console.width = max(console.width, _NARROWEST)
+    console.width = max(console.width, NARROWEST)
     ordered = sorted(rows, key=_rank)
     table = Table(box=None, pad_edge=False, header_style="bold")
     asked = [column for column in _ASKED if len({row[column] for row in rows}) > 1]
@@ -78,6 +78,12 @@ def _remarks(rows: list[Row]) -> list[str]:
                 f"{row['run_id']}: {row['examples']} examples are too few to pin the agreement down: the interval is "
                 f"{row['agreement_high'] - row['agreement_low']:.3f} wide."
             )
+    return remarks + remarks_on_data(rows)
+
+
+def remarks_on_data(rows: list[Row]) -> list[str]:
+    """What has to be said about the texts that the rows' agreement rests on."""
+    remarks = []
     data = {row["data"] for row in rows}
     if "builtin" in data:
         remarks.append(

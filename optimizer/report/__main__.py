@@ -1,0 +1,52 @@
+"""The report of the runs in a folder: `python -m optimizer.report out=DIR`."""
+
+import sys
+from pathlib import Path
+
+from optimizer import results
+from optimizer.errors import ArtifactError, OptimizerError, RecipeError
+
+_USAGE = (
+    "python -m optimizer.report [out=DIR]   (default: outputs) writes report.html, report.md and report/*.png there"
+)
+
+
+def main(arguments: list[str]) -> int:
+    """Report from the command line; the exit code is 0, or 2 with one line on stderr."""
+    if arguments in (["--help"], ["-h"]):
+        print(_USAGE)
+        return 0
+    try:
+        print(_report(_out(arguments)))
+    except OptimizerError as error:
+        print(f"report: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _out(arguments: list[str]) -> Path:
+    out = Path("outputs")
+    for argument in arguments:
+        name, _, value = argument.partition("=")
+        if name != "out" or not value:
+            raise RecipeError(f"unknown argument '{argument}'; write out=DIR")
+        out = Path(value).expanduser()
+    return out
+
+
+def _report(out: Path) -> Path:
+    if not any(out.glob(f"runs/*/{results.ROW_FILE}")):
+        raise ArtifactError(f"{out}: holds no runs; write out=DIR, the folder that runs were written to")
+    try:
+        rows = results.assemble(out)
+    except OSError as error:
+        raise ArtifactError(f"{out}: cannot be written ({error.strerror or error})") from error
+    if not rows:
+        raise ArtifactError(f"{out}: holds no row that can be read; run the recipes again")
+    from optimizer.report.page import write_report
+
+    return write_report(rows, out)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,170 @@
+"""Rows as the report needs them: with their recipe, what sets them apart, and whether another row beats them."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
+
+from optimizer.front import front, quality
+from optimizer.results import Row, run_directory
+from optimizer.yaml import load
+
+STATUSES = ("ok", "rejected", "failed")
+_LONGEST_LABEL = 30  # characters that fit beside a point
+
+
+@dataclass(frozen=True)
+class Run:
+    """A row, the YAML text of its resolved recipe where there is one, and how it stands beside the other rows.
+
+    `number` is its place among them, from 0.
+    `differs` holds the settings in which the runs of the same recipe on the same model differ, by dotted name.
+    `on_front`: no other row of the same original and texts is both smaller and closer to it.
+    """
+
+    row: Row
+    number: int
+    recipe: str | None
+    differs: Mapping[str, str]
+    on_front: bool
+
+    @property
+    def name(self) -> str:
+        """The run's id, printable."""
+        return printable(self.row["run_id"])
+
+    @property
+    def model(self) -> str:
+        """The original's name, printable."""
+        return printable(self.row["model"])
+
+    @property
+    def error(self) -> str:
+        """What went wrong, printable; empty for a good run."""
+        return printable(self.row["error"])
+
+    @property
+    def label(self) -> str:
+        """A few words for beside a point: the recipe and what sets the run apart, or its id where that is too long."""
+        apart = [setting.removeprefix("stages.") for setting in self.settings]
+        label = " ".join([printable(self.row["recipe"] or self.name), *apart])
+        return label if len(label) <= _LONGEST_LABEL else shortened(self.name)
+
+    @property
+    def settings(self) -> list[str]:
+        """What sets the run apart, a `setting=value` each."""
+        return [f"{name}={value}" for name, value in self.differs.items()]
+
+    @property
+    def closeness(self) -> float | None:
+        """Agreement, or cosine similarity where the model decides on nothing; None if not measured."""
+        value = quality(self.row)
+        return value if value is not None and math.isfinite(value) else None
+
+    @property
+    def is_slower(self) -> bool:
+        """Whether it was measured to be slower than its original."""
+        speedup = self.figure("speedup")
+        return speedup is not None and speedup < 1
+
+    def figure(self, column: str) -> float | None:
+        """A figure of the row; None if it was not measured or is no finite number."""
+        value = self.row[column]
+        return float(value) if value is not None and math.isfinite(value) else None
+
+
+def runs(rows: Iterable[Row], out: Path) -> list[Run]:
+    """Good rows before rejected before failed, among them the smaller first; recipes are read from `out`."""
+    ordered = sorted(rows, key=_rank)
+    best = {id(row) for row in front(row for row in ordered if _has_place(row))}
+    paths = [run_directory(out, str(row["run_id"])) / "recipe.yaml" for row in ordered]
+    texts = [_text(path) for path in paths]
+    settings = [None if text is None else _settings(path) for path, text in zip(paths, texts, strict=True)]
+    apart = _differences(ordered, settings)
+    return [
+        Run(row, number, text, differs, id(row) in best)
+        for number, (row, text, differs) in enumerate(zip(ordered, texts, apart, strict=True))
+    ]
+
+
+def printable(value: Any) -> str:
+    """A value as text on one line that any file and any font's machinery takes; empty for None."""
+    text = "" if value is None else str(value)
+    return " ".join("".join(character if character.isprintable() else " " for character in text).split())
+
+
+def shortened(text: str) -> str:
+    """The end of a text, which is what tells paths and ids apart."""
+    return text if len(text) <= _LONGEST_LABEL else "…" + text[1 - _LONGEST_LABEL :]
+
+
+def _rank(row: Row) -> tuple[int, float, str]:
+    size = row["size_ratio"]
+    known = size is not None and not math.isnan(size)
+    return STATUSES.index(row["status"]), size if known else math.inf, str(row["run_id"])
+
+
+def _has_place(row: Row) -> bool:
+    closeness = quality(row)
+    return row["artifact_bytes"] is not None and closeness is not None and math.isfinite(closeness)
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return None
+
+
+def _settings(path: Path) -> dict[str, str] | None:
+    """The settings of a recipe by dotted name, with the order of the stages as one more; None for what is no recipe."""
+    try:
+        values = load(path)
+    except (OSError, ValueError, AssertionError, YAMLError, OmegaConfBaseException):
+        return None
+    stages = values.get("stages")
+    order = {"stages": " ".join(map(str, stages))} if isinstance(stages, dict) else {}
+    return order | {name: _plain(value) for name, value in _flat(values)}
+
+
+def _flat(values: Mapping[Any, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _plain(value: Any) -> str:
+    """A value as it would be written on the command line."""
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    if isinstance(value, list):
+        return f"[{', '.join(map(_plain, value))}]"
+    return printable(value)
+
+
+def _differences(rows: Sequence[Row], settings: Sequence[dict[str, str] | None]) -> list[dict[str, str]]:
+    """For each row the settings that vary among the rows of its recipe and model.
+
+    A setting that a run does not have is left out: `stages`, their order, tells which stages it lacks.
+    """
+    groups: dict[tuple[Any, Any], list[dict[str, str]]] = defaultdict(list)
+    for row, known in zip(rows, settings, strict=True):
+        if known is not None:
+            groups[row["recipe"], row["model"]].append(known)
+    varying = {key: _varying(group) for key, group in groups.items()}
+    return [
+        {name: known[name] for name in varying[row["recipe"], row["model"]] if name in known} if known else {}
+        for row, known in zip(rows, settings, strict=True)
+    ]
+
+
+def _varying(group: Sequence[Mapping[str, str]]) -> list[str]:
+    names = dict.fromkeys(name for known in group for name in known)
+    return [name for name in names if len({known.get(name) for known in group}) > 1]

@@ -1,0 +1,267 @@
+"""The page, the Markdown and the plots, from whatever rows there are."""
+
+import base64
+import hashlib
+import math
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from report_html import Page, line, page
+from report_rows import failed, measured, sized
+
+from optimizer.errors import ArtifactError
+from optimizer.report.page import write_report
+from optimizer.results import Row
+
+FILES = ["report.html", "report.md", "report/size_agreement.png", "report/size_latency.png"]
+
+
+VARIED = [
+    sized("a-3", 0.35, 0.98, speedup=0.5),
+    failed("f-1", "weight 'x': too | large\nfor it"),
+    sized("a-1", 0.2, 0.95),
+    sized("a-2", 0.3, 0.99, speedup=1.0),
+    sized("a-4", 0.4, 0.98),
+    sized("r-1", 0.1, 0.5, status="rejected", error="y"),
+    sized("f-2", 0.05, 0.99, status="failed", error="z"),
+    sized("b-1", 0.5, 0.9, model="other", threads=8),
+    failed("g-1") | {"model": "third"},
+]
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the report of VARIED lies."""
+    out = tmp_path_factory.mktemp("varied") / "new" / "out"
+    assert write_report(VARIED, out) == out / "report.html"
+    return out
+
+
+@pytest.fixture(scope="module")
+def varied(out: Path) -> Page:
+    """The page of VARIED."""
+    return Page((out / "report.html").read_text(encoding="utf-8"))
+
+
+def test_it_writes_four_files_and_leaves_nothing_else(out: Path) -> None:
+    assert sorted(path.relative_to(out).as_posix() for path in out.rglob("*.*")) == FILES
+    for picture in FILES[2:]:
+        assert (out / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_it_loads_nothing(out: Path, varied: Page) -> None:
+    loads = [attributes.get(name) for _, attributes in varied.tags for name in ("src", "srcset", "data", "action")]
+    assert set(loads) == {None}
+    links = {attributes["href"] or "" for _, attributes in varied.tags if "href" in attributes}
+    assert {link for link in links if not link.startswith("#")} == {"data:,"}
+    text = (out / "report.html").read_text()
+    assert not re.search(r"https?:|//cdn|@import", text)
+    assert all(target.startswith("#") for target in re.findall(r"url\((.*?)\)", text))
+
+
+def test_no_id_stands_for_two_things(varied: Page) -> None:
+    ids = [attributes["id"] for _, attributes in varied.tags if "id" in attributes]
+    assert len({*ids}) == len(ids)
+
+
+def test_only_the_pages_own_script_may_run(out: Path) -> None:
+    text = (out / "report.html").read_text()
+    (script,) = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', text)
+    assert policy
+    assert "default-src 'none'" in policy[1]
+    assert f"script-src 'sha256-{digest}'" in policy[1]
+
+
+def test_the_headline_counts_by_status(out: Path) -> None:
+    counts = "9 runs: 5 ok, 1 rejected, 3 failed"
+    assert (out / "report.md").read_text().startswith(f"**{counts}**\n")
+    assert f"<title>Optimizer report: {counts}</title>" in (out / "report.html").read_text()
+
+
+def test_the_best_run_of_a_model_is_the_smallest_good_one(varied: Page) -> None:
+    best = {cells[0]: cells[1] for cells in varied.cells if cells and cells[0] in ("demo", "other", "third")}
+    assert best == {"demo": "a-1", "other": "b-1", "third": "no run is ok"}
+
+
+def test_of_two_equally_small_runs_the_closer_one_is_the_best(tmp_path: Path) -> None:
+    found = page([sized("a-1", 0.3, 0.97), sized("a-2", 0.3, 0.99)], tmp_path)
+    assert [cells[1] for cells in found.cells if cells[:1] == ["demo"]] == ["a-2"]
+
+
+def test_good_runs_come_first_and_the_smaller_before_the_larger(out: Path, varied: Page) -> None:
+    order = ["a-1", "a-2", "a-3", "a-4", "b-1", "r-1", "f-2", "f-1", "g-1"]
+    shown = [attributes["data-run"] for _, attributes in varied.tags if "data-run" in attributes]
+    assert shown == [f"run-{number}" for number in range(9)]
+    table = (out / "report.md").read_text().splitlines()[4:13]
+    assert [cells.split(" | ")[0] for cells in table] == [f"| {name}" for name in order]
+
+
+def test_the_front_is_marked_for_each_model(varied: Page) -> None:
+    marked = {cells[0] for cells in varied.cells if cells and cells[0].endswith("front")}
+    assert marked == {"a-1front", "a-2front", "b-1front"}
+
+
+def test_a_slower_run_is_told_plainly(out: Path, varied: Page) -> None:
+    assert "0.50xslower" in line(varied, "a-3")
+    assert "1.00x" in line(varied, "a-2")
+    text = (out / "report.md").read_text()
+    assert "0.50x (slower)" in text
+    assert "- 1 of 7 timed runs are slower than their original." in text
+
+
+def test_failed_runs_have_no_point_and_rejected_ones_have(varied: Page) -> None:
+    for points in varied.points.values():
+        assert sorted(tip.split("\n")[0] for tip in points) == ["a-1", "a-2", "a-3", "a-4", "b-1", "r-1"]
+
+
+def test_error_texts_are_on_the_page_and_in_the_markdown(out: Path, varied: Page) -> None:
+    assert line(varied, "f-1")[0] == "f-1weight 'x': too | large for it"
+    assert (
+        "- r-1 rejected: y\n- f-2 failed: z\n- f-1 failed: weight 'x': too \\| large for it\n"
+        in (out / "report.md").read_text()
+    )
+
+
+def test_the_environment_is_told_and_that_latencies_of_several_do_not_compare(out: Path, varied: Page) -> None:
+    assert ["cpu", "2", "2.13.0", "5.23.0", "6"] in varied.cells
+    assert ["cpu", "8", "2.13.0", "5.23.0", "1"] in varied.cells
+    assert "different environments" in (out / "report.md").read_text()
+
+
+def test_equal_rows_give_equal_files_in_any_order(tmp_path: Path) -> None:
+    rows = [sized("a-1", 0.2, 0.98), sized("b-1", 0.5, 1.0, status="rejected", error="x"), failed("c-1")]
+    write_report(rows, tmp_path / "one")
+    write_report(rows[::-1], tmp_path / "two")
+    for file in FILES:
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+
+
+def test_the_colours_of_the_plots_follow_the_page(tmp_path: Path) -> None:
+    write_report([sized(f"a-{number}", 0.2, 0.98, model=f"m{number}") for number in range(9)], tmp_path)
+    text = (tmp_path / "report.html").read_text()
+    drawings = "".join(re.findall(r"<svg.*?</svg>", text, re.DOTALL))
+    used = set(re.findall(r"var\((--[\w-]+)\)", drawings))
+    assert {"--ink", "--paper", "--series-0", "--series-6"} <= used
+    assert not re.search(r"#[0-9a-f]{6}\b", drawings)
+    assert all(text.count(f"{variable}: #") == 2 for variable in used)  # light and dark
+
+
+def test_names_and_errors_are_text_whatever_they_hold(tmp_path: Path) -> None:
+    bad = "<script>alert(1)</script>\"'&</style></svg>"
+    rows = [
+        measured(bad, model=bad, recipe=bad, artifact=bad, stages=bad, torch_version=bad),
+        failed("b-1", error=bad) | {"model": "m $x$ _{ \\frac \x00\udcff 模型"},
+        measured("$a_$", model="$\\bad$"),
+        measured("d-1", model="模型", recipe="小", speedup=0.5, size_ratio=0.7),
+        measured("c-1", status="rejected", error=bad, model="_hidden"),
+    ]
+    found = page(rows, tmp_path)
+    assert sum(tag == "script" for tag, _ in found.tags) == 1
+    assert [tag for tag, _ in found.tags].count("svg") == 2
+    assert any(tip.startswith(bad) for tip in found.points["size_agreement"])
+    assert "| <" not in (tmp_path / "report.md").read_text()
+
+
+ABSENT = [
+    ("agreement", "agreement_low", "agreement_high"),
+    ("agreement_low", "agreement_high"),
+    ("size_ratio", "artifact_bytes"),
+    ("latency_ms_p50", "original_latency_ms_p50", "speedup"),
+    ("original_latency_ms_p50",),
+    ("examples", "accuracy", "perplexity", "peak_memory_mb", "sparsity", "optimize_seconds"),
+]
+
+
+def test_figures_that_are_none_or_no_numbers(tmp_path: Path) -> None:
+    empties = (None, math.nan, math.inf, -math.inf)
+    rows = [
+        measured(
+            f"a-{place}-{empty}", **{"size_ratio": 0.1 + place / 10, "speedup": place} | dict.fromkeys(columns, empty)
+        )
+        for place, columns in enumerate(ABSENT)
+        for empty in empties
+    ]
+    found = page([*rows, measured("b-1")], tmp_path)
+    assert len({len(line(found, row["run_id"])) for row in rows}) == 1
+    drawn = {
+        plot: {run for point in points for run in re.findall("a-[0-9]-[^\n]*", point)}
+        for plot, points in found.points.items()
+    }
+    names = {row["run_id"] for row in rows}
+    assert drawn["size_agreement"] == {name for name in names if name[:3] not in ("a-0", "a-2")}
+    assert drawn["size_latency"] == {name for name in names if name[:3] not in ("a-2", "a-3")}
+
+
+def test_cosine_similarity_stands_where_a_model_decides_on_nothing(tmp_path: Path) -> None:
+    encoder: dict[str, Any] = {"agreement": None, "agreement_low": None, "agreement_high": None}
+    found = page([measured("a-1", **encoder, cosine_similarity=0.9876)], tmp_path)
+    assert "0.9876" in line(found, "a-1")
+    assert "cosine similarity 0.9876" in found.points["size_agreement"][0]
+    assert "cosine similarity with the original" in (tmp_path / "report.html").read_text()
+
+
+def test_runs_at_the_same_place_are_one_point_that_names_them_all(tmp_path: Path) -> None:
+    found = page([measured(f"a-{number}") for number in range(10)], tmp_path)
+    for (tip,) in found.points.values():
+        assert [f"a-{number}\n" in tip for number in range(10)] == [True] * 8 + [False] * 2
+        assert tip.endswith("and 2 more")
+
+
+@pytest.mark.parametrize("rows", [[], [failed("a-1")], [measured("a-1")]], ids=["none", "failed", "one"])
+def test_there_is_always_a_page(rows: list[Row], tmp_path: Path) -> None:
+    write_report(rows, tmp_path)
+    text = (tmp_path / "report.html").read_text()
+    assert "different environments" not in text
+    assert ("no run has these figures" in text) == (not any(row["status"] == "ok" for row in rows))
+    assert all((tmp_path / file).stat().st_size for file in FILES)
+
+
+# files
+
+
+def test_a_full_disk_is_one_line_and_the_old_page_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_report([measured("a-1")], tmp_path)
+    before = {file: (tmp_path / file).read_bytes() for file in FILES}
+
+    def full(path: Path, content: bytes) -> int:
+        path.touch()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(ArtifactError, match=r"cannot be written \(No space left on device\)$"):
+        write_report([failed("b-1")], tmp_path)
+    assert {file: (tmp_path / file).read_bytes() for file in FILES} == before
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_a_file_where_a_folder_should_be(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("")
+    with pytest.raises(ArtifactError) as caught:
+        write_report([measured("a-1")], tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    assert (tmp_path / "out").read_text() == ""
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+
+import optimizer.report.page as page
+assert not {"matplotlib", "torch"} & set(sys.modules)
+import matplotlib
+settings = lambda: {key: matplotlib.rcParams[key] for key in matplotlib.rcParams if key != "backend"}
+before = settings()
+page.write_report([], Path(sys.argv[1]))
+assert settings() == before
+assert "matplotlib.pyplot" not in sys.modules
+"""
+
+
+def test_matplotlib_comes_late_and_is_left_as_it_was(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", SCRIPT, str(tmp_path)], check=True)
