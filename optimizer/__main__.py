@@ -14,9 +14,10 @@ from optimizer.errors import OptimizerError, RecipeError
 
 _PACKAGED = Path(__file__).parent / "conf"
 CONF = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parent.parent / "conf"
-_COMMAND_KEYS = ("out", "force", "debug")
+COMMAND_KEYS = ("out", "force", "keep", "plan", "debug")
 _KNOBS = ("pruning_amount", "threshold")
 _SCRATCH = "OPTIMIZER_SCRATCH"
+_LAUNCHER = ("hydra/launcher=", "hydra.launcher.")
 _CONFIG_DIR_FLAGS = ("--config-dir", "-cd")
 
 
@@ -34,7 +35,7 @@ def _main(arguments: list[str]) -> int:
     interrupt.listen()
     try:
         configs = compose(arguments)
-        return _run(configs) if configs else 0
+        return _run(configs, _launcher(arguments)) if configs else 0
     except KeyboardInterrupt:
         print("interrupted; run the same command again to go on", file=sys.stderr)
         return 130
@@ -45,16 +46,13 @@ def _main(arguments: list[str]) -> int:
         return 2
 
 
-def _run(configs: list[dict[str, Any]]) -> int:
-    from optimizer.recipe import parse
-    from optimizer.report.table import show
-    from optimizer.sweep import sweep
+def _run(configs: list[dict[str, Any]], launcher: dict[str, Any] | None) -> int:
+    from optimizer import command, launchers
+    from optimizer.settings import build
 
-    recipes = [parse({key: value for key, value in config.items() if key not in _COMMAND_KEYS}) for config in configs]
-    out = Path(configs[0]["out"]).expanduser()
-    rows = sweep(recipes, out, force=bool(configs[0]["force"]), say=lambda line: print(line, file=sys.stderr))
-    show(rows, out)
-    return 0 if all(row["status"] == "ok" for row in rows) else 1
+    options = build(command.Options, {key: configs[0][key] for key in COMMAND_KEYS}, "")
+    recipes = [{key: value for key, value in config.items() if key not in COMMAND_KEYS} for config in configs]
+    return command.execute(recipes, options, launchers.parse(launcher))
 
 
 def compose(arguments: list[str]) -> list[dict[str, Any]]:
@@ -71,7 +69,7 @@ def compose(arguments: list[str]) -> list[dict[str, Any]]:
         # Hydra leaves a multirun.yaml in its sweep folder, which config.yaml takes from here: another argument of ours
         # would stand between a user's flags and their values.
         os.environ[_SCRATCH] = scratch
-        sys.argv = [sys.argv[0], *arguments]
+        sys.argv = [sys.argv[0], *(argument for argument in arguments if not argument.startswith(_LAUNCHER))]
         start = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
         try:
             start(lambda config: found.append((config, copy.deepcopy(HydraConfig.get()))))()
@@ -84,19 +82,20 @@ def _plain(config: Any, hydra: Any) -> dict[str, Any]:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    from optimizer.recipe import KEYS
+    from optimizer.recipe import KEYS, SEARCH
     from optimizer.settings import nearest
 
     raw = OmegaConf.to_container(config, resolve=False)
     assert isinstance(raw, dict)
-    recipe = {str(key): value for key, value in raw.items() if key in KEYS}
+    keys = (*KEYS, SEARCH)
+    recipe = {str(key): value for key, value in raw.items() if key in keys}
     referred = set(re.findall(r"\$\{(\w+)\}", str(recipe)))
     given = {override.lstrip("+").partition("=")[0] for override in hydra.overrides.task}
     for key in map(str, raw):
-        if key in KEYS or key in _COMMAND_KEYS or key in referred:
+        if key in keys or key in COMMAND_KEYS or key in referred:
             continue
         if key not in _KNOBS:
-            raise RecipeError(f"recipe: unknown key '{key}'; {nearest(key, (*KEYS, *_COMMAND_KEYS, *_KNOBS))}")
+            raise RecipeError(f"recipe: unknown key '{key}'; {nearest(key, (*keys, *COMMAND_KEYS, *_KNOBS))}")
         if key in given and str(hydra.mode) == "RunMode.RUN":
             raise RecipeError(f"{key}: the recipe '{hydra.runtime.choices.recipe}' does not use it; leave it out")
     try:
@@ -104,9 +103,28 @@ def _plain(config: Any, hydra: Any) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         raise RecipeError(f"{error.full_key}: {_one_line(error)}; write {error.full_key}=VALUE") from None
     assert isinstance(values, dict)
-    plain = {str(key): value for key, value in values.items() if key in KEYS or key in _COMMAND_KEYS}
+    plain = {str(key): value for key, value in values.items() if key in keys or key in COMMAND_KEYS}
     plain.setdefault("name", hydra.runtime.choices.recipe.replace("/", "-"))
     return plain
+
+
+def _launcher(arguments: list[str]) -> dict[str, Any] | None:
+    """The settings of the launcher that is asked for; Hydra composes them, and launches nothing by them itself."""
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    asked = [argument for argument in arguments if argument.startswith(_LAUNCHER)]
+    if not asked:
+        return None
+    folders = ",".join(f"file://{folder.resolve()}" for folder in _config_dirs(arguments))
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            config = compose("config", [*asked, f"hydra.searchpath=[{folders}]"], return_hydra_config=True)
+            values = OmegaConf.to_container(config.hydra.launcher, resolve=True)
+    except Exception as error:
+        raise RecipeError(_one_line(error)) from error
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
 
 
 def _check_names(arguments: list[str]) -> None:

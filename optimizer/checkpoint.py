@@ -5,7 +5,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,11 @@ class Checkpoint:
         return sum(
             math.prod(shape) for shard in self.shards for name, shape in shard.shapes.items() if name in self.places
         )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """`fingerprint` of its directory; once known it travels with the checkpoint to other processes."""
+        return fingerprint(self.directory)
 
     @property
     def missing(self) -> tuple[str, ...]:

@@ -27,3 +27,7 @@ class ArtifactError(OptimizerError):
 
 class EvaluationError(OptimizerError):
     """A figure could not be measured."""
+
+
+class ProcessError(OptimizerError):
+    """A process that did a part of a run died, or failed in a way that nobody foresaw."""

@@ -1,6 +1,9 @@
 """A Ctrl-C that cannot be lost: C extensions drop a KeyboardInterrupt, or turn it into another error."""
 
 import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 _arrived = False
@@ -11,6 +14,20 @@ def listen() -> None:
     global _arrived  # noqa: PLW0603 - a signal is a matter of the whole process
     _arrived = False
     signal.signal(signal.SIGINT, _on_signal)
+
+
+@contextmanager
+def listening() -> Iterator[None]:
+    """Listen for a while, in a program that is not ours; only a main thread can, in another nothing changes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+    listen()
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def check() -> None:

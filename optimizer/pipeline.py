@@ -3,33 +3,35 @@
 import hashlib
 import json
 import logging
-import time
+import shutil
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from filelock import FileLock
 
-from optimizer import interrupt, results, staging
+from optimizer import interrupt, making, process, results, staging
 from optimizer.artifact.card import write_card
 from optimizer.artifact.manifest import read_manifest, verify, versions
-from optimizer.artifact.write import write
-from optimizer.checkpoint import Checkpoint, fingerprint, open_checkpoint
+from optimizer.artifact.write import partial_name
+from optimizer.checkpoint import Checkpoint, open_checkpoint
 from optimizer.errors import ArtifactError, OptimizerError, RecipeError
-from optimizer.evaluation import size
 from optimizer.evaluation.measure import Job, evaluate
 from optimizer.evaluation.predict import decision
 from optimizer.evaluation.texts import Texts, check_labels, read
 from optimizer.locate import Original, locate
 from optimizer.recipe import Gates, Recipe
 from optimizer.results import Row
-from optimizer.yaml import dump
 
 log = logging.getLogger(__name__)
+
+Keep = Literal["all", "front", "none"]
+"""Which artifacts stay after a sweep: all, those that no other run beats in size and agreement, none."""
 
 
 @dataclass(frozen=True)
@@ -55,30 +57,77 @@ def plan(recipe: Recipe) -> Plan:
     _check_gates(recipe.gates, checkpoint, check_labels(texts, checkpoint.config))
     if recipe.environment.device != "cpu" and not torch.cuda.is_available():
         raise RecipeError(f"device: '{recipe.environment.device}' is not there; write device=cpu")
-    return Plan(recipe, original, checkpoint, texts, _run_id(recipe, fingerprint(original.directory), texts))
+    return Plan(recipe, original, checkpoint, texts, _run_id(recipe, checkpoint.fingerprint, texts))
 
 
-def run(plan: Plan, out: Path, *, force: bool = False) -> Row:
+def run(plan: Plan, out: Path, *, force: bool = False, keep: Keep = "all") -> Row:
     """Make the artifact, measure it, judge it, and store the row; a finished run is only judged again.
 
-    Whatever goes wrong becomes a failed row; only a row that cannot be stored raises ArtifactError.
+    What computes does so in child processes: one that is killed makes a failed row, as whatever else goes wrong; only a
+    row that cannot be stored raises ArtifactError. Another process at the same run is waited for.
     """
-    if not force and (stored := _finished(plan, out)):
-        return _store(plan, out, stored)
-    row = blank_row(plan.recipe, plan.run_id) | {"model": plan.original.name}
     directory = results.run_directory(out, plan.run_id)
-    with _run_log(directory):
+    with _only_one(directory):
+        if not force and (stored := finished(plan, out, keep)):
+            return _store(plan, out, stored)
+        row = blank_row(plan.recipe, plan.run_id) | {"model": plan.original.name}
         try:
-            row |= _optimize(plan, directory)
+            row |= _make(plan, directory, force)
             row |= _measure(plan, out, directory)
-        except OptimizerError as error:
-            row |= {"status": "failed", "error": str(error)}
-            log.error("%s", error)
         except Exception as error:
-            row |= {"status": "failed", "error": f"{type(error).__name__}: {error}".splitlines()[0]}
-            log.error("%s", traceback.format_exc())
+            row |= {"status": "failed", "error": str(error) if isinstance(error, OptimizerError) else _one_line(error)}
+            _note(directory, error)
+        finally:
+            shutil.rmtree(partial_name(directory / "artifact"), ignore_errors=True)
         interrupt.check()
         return _store(plan, out, row)
+
+
+def finished(plan: Plan, out: Path, keep: Keep) -> Row | None:
+    """The stored row of a run that need not be done again, None if there is none.
+
+    A run is finished when it did not fail and its artifact is what its manifest says, or was not to be kept.
+    """
+    row = results.read_row(out, plan.run_id)
+    if row is None or row["status"] == "failed":
+        return None
+    if row["artifact"] is None:
+        return None if keep == "all" else row
+    try:
+        verify(results.run_directory(out, plan.run_id) / "artifact")
+    except ArtifactError as error:
+        log.warning("%s", error)
+        return None
+    return row
+
+
+def state(plan: Plan, out: Path, keep: Keep) -> str:
+    """What is left of a run: finished, to measure (its artifact is there), to do, or to do again after a failure."""
+    if finished(plan, out, keep):
+        return "finished"
+    directory = results.run_directory(out, plan.run_id)
+    if making.same_artifact(plan.checkpoint, plan.recipe, plan.original.name, directory):
+        return "to measure"
+    return "to do again" if results.read_row(out, plan.run_id) else "to do"
+
+
+def judge(plan: Plan, out: Path, keep: Keep) -> Row | None:
+    """The row of a finished run, stored again after today's gates; None if it is not finished."""
+    directory = results.run_directory(out, plan.run_id)
+    if not directory.exists():
+        return None
+    with _only_one(directory):
+        stored = finished(plan, out, keep)
+        return _store(plan, out, stored) if stored else None
+
+
+def drop_artifact(out: Path, row: Row) -> None:
+    """Remove a run's artifact and say so in its row; its figures stay."""
+    directory = results.run_directory(out, row["run_id"])
+    with _only_one(directory):
+        row["artifact"] = None
+        results.write_row(out, row)
+        shutil.rmtree(directory / "artifact", ignore_errors=True)
 
 
 def blank_row(recipe: Recipe, run_id: str) -> Row:
@@ -121,55 +170,35 @@ def _check_gates(gates: Gates, checkpoint: Checkpoint, labels: tuple[int, ...] |
             )
 
 
-def _optimize(plan: Plan, directory: Path) -> Row:
-    start = time.perf_counter()
-    torch.set_num_threads(plan.recipe.environment.threads)
-    (directory / "recipe.yaml").write_text(dump(plan.recipe.values()), encoding="utf-8")
-    if plan.checkpoint.unknown:
-        log.info("carried over as they are, the model does not know them: %s", ", ".join(plan.checkpoint.unknown))
-    if plan.checkpoint.missing:
-        log.warning("not in the original, random whenever it is loaded: %s", ", ".join(plan.checkpoint.missing))
-    staged = staging.prepare(plan.checkpoint, plan.recipe, log.info)
-    write(staged, plan.recipe, plan.original.name, directory / "artifact")
-    seconds = time.perf_counter() - start
-    return {"artifact": f"runs/{plan.run_id}/artifact", "optimize_seconds": seconds}
+def _make(plan: Plan, directory: Path, force: bool) -> Row:
+    parts = plan.checkpoint, plan.recipe, plan.original.name
+    reuse = None if force else making.same_artifact(*parts, directory)
+    figures = process.call(making.make, *parts, directory, reuse)
+    return {"artifact": f"runs/{plan.run_id}/artifact", **figures}
 
 
 def _measure(plan: Plan, out: Path, directory: Path) -> Row:
-    artifact = directory / "artifact"
-    figures: Row = dict(size.measure(plan.checkpoint, artifact))
     job = Job(
         original=plan.original.directory,
-        artifact=artifact,
-        fingerprint=fingerprint(plan.original.directory),
+        artifact=directory / "artifact",
+        fingerprint=plan.checkpoint.fingerprint,
         task=plan.checkpoint.task,
         texts=plan.texts,
         settings=plan.recipe.evaluation,
         environment=plan.recipe.environment,
         cache=out / "originals",
     )
-    return figures | evaluate(job)
+    return evaluate(job)
 
 
 def _store(plan: Plan, out: Path, row: Row) -> Row:
     if row["status"] != "failed":
         missed = results.missed_gates(plan.recipe.gates.model_dump(exclude_none=True), row)
         row |= {"status": "rejected" if missed else "ok", "error": missed}
-        artifact = results.run_directory(out, plan.run_id) / "artifact"
-        write_card(artifact, read_manifest(artifact), plan.recipe.made_by(), row)
+        if row["artifact"]:
+            artifact = out / row["artifact"]
+            write_card(artifact, read_manifest(artifact), plan.recipe.made_by(), row)
     results.write_row(out, row)
-    return row
-
-
-def _finished(plan: Plan, out: Path) -> Row | None:
-    row = results.read_row(out, plan.run_id)
-    if row is None or row["status"] == "failed":
-        return None
-    try:
-        verify(results.run_directory(out, plan.run_id) / "artifact")
-    except ArtifactError as error:
-        log.warning("%s", error)
-        return None
     return row
 
 
@@ -188,19 +217,26 @@ def _used(recipe: Recipe, kind: str, setting: str) -> Any:
     return used[0] if len(used) == 1 else " ".join(map(str, used)) or None
 
 
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def _note(directory: Path, error: Exception) -> None:
+    """Append an error to the run's log, with all that is known of where it came from."""
+    with suppress(OSError), (directory / results.LOG_FILE).open("a", encoding="utf-8") as file:
+        file.write("".join(traceback.format_exception(error)))
+
+
 @contextmanager
-def _run_log(directory: Path) -> Iterator[None]:
-    """Everything that this package logs, in the run's own file."""
+def _only_one(directory: Path) -> Iterator[None]:
+    """Work in a run's folder, while no other process or thread does."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(directory / "run.log", mode="w", encoding="utf-8")
+        lock = FileLock(directory / ".lock")
+        lock.acquire()
     except OSError as error:
         raise ArtifactError(f"{directory}: cannot be written ({error.strerror or error})") from error
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    package = logging.getLogger("optimizer")
-    package.addHandler(handler)
     try:
         yield
     finally:
-        package.removeHandler(handler)
-        handler.close()
+        lock.release()

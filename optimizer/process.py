@@ -15,13 +15,15 @@ from typing import Any, TypeVar
 
 import psutil
 
-from optimizer.errors import EvaluationError, OptimizerError
+from optimizer.errors import OptimizerError, ProcessError
 
 T = TypeVar("T")
 
 _PRELOADED = "optimizer.evaluation.preload"
 _HAS_FORKSERVER = "forkserver" in multiprocessing.get_all_start_methods()
 _SECONDS_TO_LEAVE = 5.0
+_starting = threading.Lock()
+_running: set[int] = set()
 
 
 def call(function: Callable[..., T], *args: Any) -> T:
@@ -30,16 +32,18 @@ def call(function: Callable[..., T], *args: Any) -> T:
     The function's module is imported in the child, the program's main module is not: it may be a script without a
     guard, standard input or a notebook, but not the function's own.
 
-    An OptimizerError raised in the child is raised here as itself, anything else as an EvaluationError of one
-    line; the child's traceback is a note of either. A child that dies without an answer is an EvaluationError
-    that says how. Whatever ends the wait early, Ctrl-C included, ends the child and its children too.
+    An OptimizerError raised in the child is raised here as itself, anything else as a ProcessError of one line;
+    the child's traceback is a note of either. A child that dies without an answer is a ProcessError that says how.
+    Whatever ends the wait early, Ctrl-C included, ends the child and its children too. Threads may call it.
     """
     warm_up()
     reader, writer = connection.Pipe(duplex=False)
     process = _new_process(_answer, (writer, function, args))
     try:
-        with _without_main():
+        with _starting, _without_main():
             process.start()
+            assert process.pid is not None
+            _running.add(process.pid)
         writer.close()
         result, error = _receive(reader, process)
         process.join(_SECONDS_TO_LEAVE)
@@ -50,6 +54,12 @@ def call(function: Callable[..., T], *args: Any) -> T:
     if error is not None:
         raise error
     return result  # type: ignore[no-any-return]
+
+
+def end_all() -> None:
+    """End every child that any thread of this process waits for, and their children."""
+    for pid in list(_running):
+        _kill_tree(pid)
 
 
 def warm_up() -> None:
@@ -94,7 +104,7 @@ def _receive(reader: connection.Connection, process: ForkServerProcess | SpawnPr
             answer: tuple[Any, Exception | None] = reader.recv()
             return answer
     process.join()
-    raise EvaluationError(f"the process that measures {_ending(process.exitcode)}")
+    raise ProcessError(f"the run's process {_ending(process.exitcode)}")
 
 
 def _ending(exitcode: int | None) -> str:
@@ -111,6 +121,7 @@ def _end(process: ForkServerProcess | SpawnProcess) -> None:
     if process.is_alive():
         _kill_tree(process.pid)
     process.join()
+    _running.discard(process.pid)
     process.close()
 
 
@@ -132,7 +143,7 @@ def _answer(writer: connection.Connection, function: Callable[..., Any], args: t
         error.add_note(traceback.format_exc())
         writer.send((None, error))
     except Exception as error:
-        failure = EvaluationError(_one_line(error))
+        failure = ProcessError(_one_line(error))
         failure.add_note(traceback.format_exc())
         writer.send((None, failure))
 

@@ -143,6 +143,10 @@ KEYS = (
 )
 
 
+SEARCH = "search"
+"""The key that makes a search of many runs out of a recipe; `optimizer.search` reads it, `parse` refuses it."""
+
+
 def parse(values: Mapping[str, Any]) -> Recipe:
     """A Recipe from a plain mapping of KEYS; RecipeError says where, what and what to write instead."""
     for key in values:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,7 @@ COLUMNS = (
 Row = dict[str, Any]
 ROW_FILE = "row.json"
 CSV_FILE = "results.csv"
+LOG_FILE = "run.log"
 _ROUNDING = 1e-9  # of a difference of shares: 0.9 - 0.85 is a little more than 0.05
 
 
@@ -139,16 +141,29 @@ def missed_gates(gates: Mapping[str, float], row: Row) -> str | None:
     return "; ".join(misses) or None
 
 
+def shortfall(gate: str, bound: float, row: Row) -> float:
+    """By how much a row misses a gate: at most 0 when it meets it, infinite without a figure that counts."""
+    value = _figure(gate, row)
+    if value is None or math.isnan(value) or _rests_on_random(gate, row):
+        return math.inf
+    excess = value - bound if gate in ("size_ratio", "accuracy_drop") else bound - value
+    return excess if excess > _ROUNDING else min(excess, 0.0)
+
+
 def _miss(gate: str, bound: float, row: Row) -> str | None:
-    if gate.startswith("agreement") and row["data"] == "random":
+    missed = shortfall(gate, bound, row)
+    if missed <= 0:
+        return None
+    if _rests_on_random(gate, row):
         return f"{gate} rests on random inputs, which never satisfy the gate {bound:g}; write data.path=FILE"
     value = _figure(gate, row)
     if value is None:
         return f"{gate} was not measured, gate {bound:g}"
-    excess = value - bound if gate in ("size_ratio", "accuracy_drop") else bound - value
-    if excess <= _ROUNDING:
-        return None
-    return f"{gate} {value:.4f} misses the gate {bound:g} by {excess:.4f}"
+    return f"{gate} {value:.4f} misses the gate {bound:g} by {missed:.4f}"
+
+
+def _rests_on_random(gate: str, row: Row) -> bool:
+    return gate.startswith("agreement") and row["data"] == "random"
 
 
 def _figure(gate: str, row: Row) -> float | None:

@@ -3,7 +3,8 @@
 import json
 from typing import Any
 
-from optimizer.recipe import DataSettings, Environment, EvaluationSettings, Gates, ModelSettings, Output
+from optimizer.recipe import SEARCH, DataSettings, Environment, EvaluationSettings, Gates, ModelSettings, Output
+from optimizer.search import Range, Search
 from optimizer.settings import Settings
 from optimizer.stages import STAGES
 from optimizer.stages.stage import Routing
@@ -29,6 +30,7 @@ def schema() -> dict[str, Any]:
         "properties": properties
         | {
             "name": {"type": "string"},
+            SEARCH: _search(),
             "defaults": {"type": "array"},
             "stages": {
                 "type": "object",
@@ -37,6 +39,13 @@ def schema() -> dict[str, Any]:
             },
         },
     }
+
+
+def _search() -> dict[str, Any]:
+    described = _object(Search.model_json_schema())
+    choices = [_object(Range.model_json_schema()), {"type": "array"}]
+    described["properties"]["ranges"] = {"type": "object", "additionalProperties": {"anyOf": choices}}
+    return described
 
 
 def _stage(kind: str) -> dict[str, Any]:

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from optimizer.__main__ import compose
+from optimizer.__main__ import COMMAND_KEYS, compose
 from optimizer.checkpoint import open_shards, read_config, weight_bytes
-from optimizer.compare import compare
+from optimizer.comparing import compare
 from optimizer.errors import OptimizerError
 from optimizer.evaluation.models import quiet
 from optimizer.locate import locate
@@ -24,8 +24,8 @@ from optimizer.packing import codec
 from optimizer.packing.payload import is_payload, stored_codes
 from optimizer.recipe import DataSettings, EvaluationSettings, ModelSettings, parse
 from optimizer.results import Row
+from optimizer.runner import sweep
 from optimizer.stages.prune import prune
-from optimizer.sweep import sweep
 from optimizer.task import auto_class, task_of
 
 RECIPES = {
@@ -68,7 +68,7 @@ def _lines(model: str, data: str, folder: Path) -> Iterator[str]:
     for name, overrides in RECIPES.items():
         common = [f"model.path={model}", f"data.path={data}", "evaluation.repetitions=0", f"out={folder / 'out'}"]
         (config,) = compose([*overrides, *common])
-        recipe = parse({key: value for key, value in config.items() if key not in ("out", "force", "debug")})
+        recipe = parse({key: value for key, value in config.items() if key not in COMMAND_KEYS})
         (row,) = sweep([recipe], folder / "out", say=lambda line: print(line, file=sys.stderr))
         coding = _coding(folder / "out" / row["artifact"]) if row["format"] == "packed" else ("", "", "")
         yield _line(name, row, coding)

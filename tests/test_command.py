@@ -81,6 +81,8 @@ def test_every_shipped_recipe_runs(optimizer, tmp_path, recipe):
 
 
 def _no_agreement(recipe: str) -> list[str]:
+    if recipe == "smallest":
+        return ["~gates.agreement", "search.trials=1"]
     return ["~gates.agreement"] if recipe == "support_desk" else []
 
 
@@ -221,3 +223,18 @@ def test_a_killed_run_leaves_nothing_that_looks_complete_and_the_next_works(tmp_
     subprocess.run(arguments, cwd=ROOT, check=True, capture_output=True)
     (row,) = rows(tmp_path)
     assert row["status"] == "ok"
+
+
+@pytest.mark.slow
+def test_eight_commands_at_once_lose_no_row_and_do_the_same_run_once(tmp_path):
+    amounts = [0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.35]
+    common = [sys.executable, "-m", "optimizer", "recipe=pruned", "evaluation=none", f"out={tmp_path}"]
+    processes = [
+        subprocess.Popen([*common, f"pruning_amount={amount}"], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        for amount in amounts
+    ]
+    printed = [process.communicate(timeout=300)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * len(amounts)
+    assert sorted(float(row["pruning_amount"]) for row in rows(tmp_path)) == sorted(set(amounts))
+    assert printed[-1].splitlines()[1] == printed[-2].splitlines()[1]
+    assert not list(tmp_path.rglob("*.partial"))

@@ -26,7 +26,7 @@ def test_a_ctrl_c_that_a_library_swallows_still_stops_the_run(
     before = signal.getsignal(signal.SIGINT)
     model = {"path": str(tiny_model("sequence-classification"))}
     at = plan(parse({"model": model, "evaluation": {"examples": 0, "repetitions": 0}}))
-    monkeypatch.setattr(pipeline, "_optimize", optimize)
+    monkeypatch.setattr(pipeline, "_make", optimize)
     monkeypatch.setattr(pipeline, "_measure", lambda *_: {})
     interrupt.listen()
     try:

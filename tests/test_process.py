@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from optimizer import process
-from optimizer.errors import DataError, EvaluationError
+from optimizer.errors import DataError, ProcessError
 
 LONG = 600.0
 
@@ -69,8 +69,8 @@ def survive_interrupt() -> str:
     return "still here"
 
 
-def error_of(function: object, *args: object) -> EvaluationError:
-    with pytest.raises(EvaluationError) as caught:
+def error_of(function: object, *args: object) -> ProcessError:
+    with pytest.raises(ProcessError) as caught:
         process.call(function, *args)  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
     return caught.value

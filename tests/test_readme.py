@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import tiny
@@ -13,7 +14,9 @@ import torch
 from command_line import rows
 
 from optimizer import __main__ as command
+from optimizer import search
 from optimizer.errors import RecipeError
+from optimizer.launchers import LAUNCHERS
 from optimizer.recipe import Gates, parse
 from optimizer.results import COLUMNS
 from optimizer.stages import STAGES
@@ -92,7 +95,7 @@ def test_the_recipe_of_the_readme_is_a_recipe(tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["optimizer"])
     (values,) = command.compose(arguments.split())
-    recipe = parse({key: value for key, value in values.items() if key not in ("out", "force", "debug")})
+    recipe = parse({key: value for key, value in values.items() if key not in command.COMMAND_KEYS})
     assert recipe.name == "support"
     assert recipe.model.path == "models/support"
     assert (recipe.data.path, recipe.data.text, recipe.data.label) == ("data/held_out.jsonl", "message", "intent")
@@ -100,6 +103,34 @@ def test_the_recipe_of_the_readme_is_a_recipe(tmp_path: Path, monkeypatch: pytes
     assert recipe.steps[0].stage.model_dump()["amount"] == 0.2
     assert recipe.steps[0].routing.skip == ["*.pooler.*"]
     assert recipe.gates == Gates(agreement_low=0.97, size_ratio=0.6)
+
+
+def test_the_search_of_the_readme_is_a_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("optuna")
+    text = section("### Search")
+    (tmp_path / "team" / "recipe").mkdir(parents=True)
+    (tmp_path / "team" / "recipe" / "small_support.yaml").write_text(example("### Search", "yaml"))
+    (arguments,) = re.findall(r"# python -m optimizer (--config-dir team .*)", text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["optimizer"])
+    (values,) = command.compose(arguments.split())
+    found = search.settings({key: value for key, value in values.items() if key not in command.COMMAND_KEYS})
+    assert (found.minimize, found.trials) == ("size_ratio", 20)
+    assert set(found.ranges) == {"stages.quantize.step", "stages.quantize.dead_zone"}
+
+
+def test_the_notebook_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    found: dict[str, Any] = {}
+    exec(example("## From Python", "python"), found)
+    assert found["rows"]["pruning_amount"].tolist() == [0.2, 0.4]
+    assert len(rows(tmp_path / "outputs")) == 3
+
+
+def test_every_launcher_is_in_its_table() -> None:
+    table = set(re.findall(r"^\| `hydra/launcher=(\w+)`", section("## Sweeps"), re.MULTILINE))
+    assert table | {"basic"} == set(LAUNCHERS)
+    assert {path.stem for path in (ROOT / "conf" / "hydra" / "launcher").iterdir()} == table
 
 
 def test_stages_are_changed_added_and_removed_as_it_says(

@@ -68,3 +68,21 @@ def test_packed_artifacts_reach_their_sizes(
 ) -> None:
     row = run(model, *settings, "evaluation=none")
     assert at_most / 2 < float(row["size_ratio"]) <= at_most
+
+
+def test_a_search_beats_the_grid(optimizer: Command, tmp_path: Path) -> None:
+    """The smallest artifact that agrees at 0.99: of six trials, against the best of six points of a grid."""
+    pytest.importorskip("optuna")
+    common = [
+        f"model.path={SHARED.resolve() / 'models' / 'bert-intents'}",
+        *texts("bert-intents"),
+        "evaluation.repetitions=0",
+    ]
+    grid = ["-m", "recipe=aggressive", "pruning_amount=0.2,0.3,0.5", "threshold=1e-4,1e-3"]
+    assert optimizer(*grid, *common, "out=grid", "keep=none")[0] == 0
+    assert optimizer("recipe=smallest", "search.trials=6", *common, "out=search", "keep=none")[0] == 0
+    best = {}
+    for out in ("grid", "search"):
+        agreeing = [row for row in rows(tmp_path / out) if float(row["agreement"]) >= 0.99]
+        best[out] = min(float(row["size_ratio"]) for row in agreeing)
+    assert best["search"] < 0.6 * best["grid"]

@@ -216,7 +216,7 @@ MISSED: list[tuple[dict[str, float], dict[str, Any], str]] = [
         {"accuracy": 0.5, "original_accuracy": 0.75},
         "accuracy_drop 0.2500 misses the gate 0.01 by 0.2400",
     ),
-    ({"agreement": 0.99}, {"agreement": math.nan}, "agreement nan misses the gate 0.99 by nan"),
+    ({"agreement": 0.99}, {"agreement": math.nan}, "agreement nan misses the gate 0.99 by inf"),
 ]
 
 

@@ -111,7 +111,7 @@ def test_the_command_prints_it(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
 
 def test_it_names_every_key_of_a_recipe_and_every_stage_with_its_settings() -> None:
     described = schema()["properties"]
-    assert set(described) == {*KEYS, "defaults"}
+    assert set(described) == {*KEYS, "defaults", "search"}
     stages = {
         stage["title"]: set(stage["properties"]) for stage in described["stages"]["additionalProperties"]["anyOf"]
     }

@@ -15,7 +15,7 @@ from optimizer.artifact import dense, packed, safetensors_file
 from optimizer.artifact.card import write_card
 from optimizer.artifact.exchange import put_in_place, recover
 from optimizer.artifact.manifest import FORMAT_VERSION, Manifest, describe_files, versions, write_manifest
-from optimizer.checkpoint import INDEX, Checkpoint, Shard, fingerprint, model_files, weight_bytes
+from optimizer.checkpoint import INDEX, Checkpoint, Shard, model_files, weight_bytes
 from optimizer.errors import ArtifactError
 from optimizer.recipe import Recipe
 from optimizer.staging import Staged
@@ -37,7 +37,7 @@ def write(staged: Staged, recipe: Recipe, original: str, place: Path, keep: Path
     What was at `place` is kept as `keep`, or removed if that is None. Raises ArtifactError when the disk is full or
     cannot be written; then nothing is left behind.
     """
-    partial = place.with_name(place.name + ".partial")
+    partial = partial_name(place)
     try:
         shutil.rmtree(partial, ignore_errors=True)
         if put_right := recover(place):
@@ -50,6 +50,11 @@ def write(staged: Staged, recipe: Recipe, original: str, place: Path, keep: Path
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return manifest
+
+
+def partial_name(place: Path) -> Path:
+    """Where an artifact is built that will be at `place` when it is complete."""
+    return place.with_name(f"{place.name}.partial")
 
 
 def _fill(directory: Path, staged: Staged, recipe: Recipe, original: str) -> Manifest:
@@ -66,7 +71,7 @@ def _fill(directory: Path, staged: Staged, recipe: Recipe, original: str) -> Man
         format_version=FORMAT_VERSION,
         format=recipe.output.format,
         original=original,
-        original_fingerprint=fingerprint(checkpoint.directory),
+        original_fingerprint=checkpoint.fingerprint,
         original_bytes=weight_bytes(checkpoint.directory),
         parameters=checkpoint.parameters,
         versions=versions(),

@@ -26,8 +26,8 @@ class Recorder:
         self._tensors: dict[str, Tensor] | None = {}
         self._batches = 0
 
-    def add(self, prediction: Prediction) -> None:
-        """Keep the next batch's prediction."""
+    def add(self, prediction: Prediction) -> bool:
+        """Keep the next batch's prediction; False once they are too large, and nothing is kept."""
         for name, tensor in _named(self._batches, prediction):
             self._left -= tensor.nbytes
             if self._left < 0:
@@ -35,6 +35,12 @@ class Recorder:
             if self._tensors is not None:
                 self._tensors[name] = tensor.cpu().contiguous()
         self._batches += 1
+        return self._tensors is not None
+
+    def read(self, batch: int) -> Prediction:
+        """The prediction of the given batch."""
+        assert self._tensors is not None
+        return Prediction(self._tensors[f"{batch}.logits"], self._tensors.get(f"{batch}.decoder_ids"))
 
     def write(self) -> bool:
         """Store everything under one name at once; False if it was too large, OSError if it cannot be written."""

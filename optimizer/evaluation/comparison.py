@@ -3,11 +3,14 @@
 import hashlib
 import json
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from filelock import FileLock
 from torch import Tensor
 from tqdm import tqdm
 
@@ -27,13 +30,12 @@ _log = logging.getLogger(__name__)
 def compare(job: Job, inputs: Inputs, pair: Pair) -> Figures:
     """The row's figures of agreement on the job's examples, and `data`.
 
-    The original's predictions come from the cache where it has them, else they are computed beside the artifact's
-    and kept, unless they are too large. Raises EvaluationError when the two models' answers differ in shape.
+    The original's predictions come from the cache where it has them, else they are computed and kept, while other
+    processes that need them wait; those that are too large to keep are computed beside the artifact's. Raises
+    EvaluationError when the two models' answers differ in shape.
     """
     config = inputs.model.config
     path = job.cache / f"{_key(job, inputs)}.safetensors"
-    known = recorded(path)
-    recorder = Recorder(path)
     labels = _labels(job, inputs)
     tally = Tally(decision(job.task, config))
     plan = list(
@@ -41,14 +43,12 @@ def compare(job: Job, inputs: Inputs, pair: Pair) -> Figures:
             inputs.examples(job.settings.examples), job.settings.batch_size, inputs.pad_id, _width(job.task, config)
         )
     )
+    with _asking(path):
+        known = recorded(path) or _record(job.task, pair, plan, path)
     for index, batch in enumerate(tqdm(plan, desc="agreement", unit="batch", leave=False, disable=None)):
         original = known.read(index) if known else predict(job.task, pair.original, batch.inputs)
         artifact = predict(job.task, pair.artifact, batch.inputs, original.decoder_ids)
         tally.add(_answers(job.task, batch, original, artifact, labels))
-        if not known:
-            recorder.add(original)
-    if not known:
-        _keep(recorder, path)
     return {"data": inputs.data, **tally.figures()}
 
 
@@ -107,8 +107,29 @@ def _answers(
     )
 
 
-def _keep(recorder: Recorder, path: Path) -> None:
+def _record(task: Task, pair: Pair, plan: list[Batch], path: Path) -> Recorder | None:
+    """The original's predictions, stored at `path`; None when they are too large."""
+    recorder = Recorder(path)
+    for batch in tqdm(plan, desc="original", unit="batch", leave=False, disable=None):
+        if not recorder.add(predict(task, pair.original, batch.inputs)):
+            return None
     try:
         recorder.write()
     except OSError as error:
         _log.warning("%s: the original's predictions are not kept: %s", path, error.strerror or error)
+    return recorder
+
+
+@contextmanager
+def _asking(path: Path) -> Iterator[None]:
+    """Let only one process ask the original what `path` will hold."""
+    lock = FileLock(path.with_suffix(".lock"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError:  # what cannot be locked cannot be kept either, and each asks for itself
+        _log.debug("%s cannot be locked", path)
+    try:
+        yield
+    finally:
+        lock.release()

@@ -2,7 +2,7 @@
 
 import time
 
-from optimizer import process
+from optimizer import machine, process
 from optimizer.evaluation import comparison, latency, memory
 from optimizer.evaluation.inputs import prepare
 from optimizer.evaluation.job import Job
@@ -20,7 +20,7 @@ def evaluate(job: Job) -> Figures:
     """A value for each of FIGURES, None for what this job does not measure.
 
     Measures in child processes; starts none when nothing is to be measured. Raises EvaluationError when a figure
-    cannot be had, DataError for labels that the model does not know.
+    cannot be had, DataError for labels that the model does not know, ProcessError when a process dies.
     """
     started = time.perf_counter()
     figures: Figures = dict.fromkeys(FIGURES)
@@ -35,12 +35,16 @@ def evaluate(job: Job) -> Figures:
 def _compare_and_time(job: Job) -> Figures:
     """What one process with both models in it measures."""
     set_up(job.environment)
-    inputs = prepare(on_meta(job.original, job.task), job.original, job.texts, job.environment.seed)
-    pair = Pair(job.original, job.artifact, job.task, job.environment, inputs.pad_id)
     figures: Figures = {}
-    if job.settings.examples != 0:
-        figures |= comparison.compare(job, inputs, pair)
+    with machine.shared():
+        inputs = prepare(on_meta(job.original, job.task), job.original, job.texts, job.environment.seed)
+        pair = Pair(job.original, job.artifact, job.task, job.environment, inputs.pad_id)
+        if job.settings.examples != 0:
+            figures |= comparison.compare(job, inputs, pair)
+        if job.settings.repetitions:
+            block = inputs.block(job.settings.batch_size, job.settings.length)
+            pair.load()
     if job.settings.repetitions:
-        block = inputs.block(job.settings.batch_size, job.settings.length)
-        figures |= latency.measure(pair, job.task, block, job.settings)
+        with machine.alone():
+            figures |= latency.measure(pair, job.task, block, job.settings)
     return figures

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from optimizer import machine
 from optimizer.evaluation.inputs import prepare
 from optimizer.evaluation.job import Job
 from optimizer.evaluation.models import load_on, on_meta, set_up
@@ -26,6 +27,11 @@ def peak_mb(job: Job) -> float:
     To be called in a process of its own.
     """
     set_up(job.environment)
+    with machine.shared():
+        return _peak_mb(job)
+
+
+def _peak_mb(job: Job) -> float:
     inputs = prepare(on_meta(job.original, job.task), job.original, job.texts, job.environment.seed)
     block = inputs.block(job.settings.batch_size, job.settings.length)
     torch.ones(1, device=job.environment.device)  # CUDA's own memory belongs to the idle process

@@ -78,6 +78,10 @@ class Pair:
     environment: Environment
     pad_id: int
 
+    def load(self) -> None:
+        """Load both now."""
+        _ = self.original, self.artifact
+
     @cached_property
     def original(self) -> Any:
         """The original, ready for inference."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch  # noqa: F401
 
 _GPU_DRIVERS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
-_MODULES = ("transformers.modeling_utils", "bitsandbytes", "optimizer.evaluation.measure")
+_MODULES = ("transformers.modeling_utils", "bitsandbytes", "optimizer.pipeline")
 
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it reports an optional kernel that it can do without
 if not any(Path(driver).exists() for driver in _GPU_DRIVERS):

@@ -23,6 +23,7 @@ from optimizer.weight import Role, Weight, Weights
 
 _CPU_ROWS = 32  # its 4-bit CPU kernel works on blocks of this many output features
 _BLOCK = 64
+_SCALE_BITS = 32
 
 
 class Bitsandbytes(Settings):
@@ -49,6 +50,12 @@ class Bitsandbytes(Settings):
         if importlib.util.find_spec("bitsandbytes") is None:
             return "needs the package bitsandbytes; run: pip install bitsandbytes"
         return None
+
+    def stored_bits(self, bits: float, output_format: str) -> float:
+        """Its bits, and the scales of the 4-bit blocks."""
+        if self.bits == 8:
+            return self.bits
+        return self.bits + (_SCALE_BITS / 4 if self.double_quantization else _SCALE_BITS) / _BLOCK
 
     def prepare(self, weights: Weights, context: Context) -> Prepared:
         """Chooses the modules by their place and shape; reads one weight, for its dtype."""

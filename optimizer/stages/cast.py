@@ -11,6 +11,8 @@ from optimizer.settings import Settings
 from optimizer.stages.stage import Context, Prepared, Stage
 from optimizer.weight import ROLES, Role, Weight, Weights
 
+_BITS = 16
+
 
 class Cast(Settings):
     """`dtype` is what is stored; `compute` the dtype that `from_pretrained` then computes in.
@@ -37,6 +39,10 @@ class Cast(Settings):
                     f"in the dtype they are stored in; write compute: stored"
                 )
         return None
+
+    def stored_bits(self, bits: float, output_format: str) -> float:
+        """Half precision, unless integer codes take less already."""
+        return min(bits, _BITS)
 
     def prepare(self, weights: Weights, context: Context) -> Prepared:
         """Needs no pass over the weights."""

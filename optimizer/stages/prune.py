@@ -64,6 +64,10 @@ class Prune(Settings):
             return f"pattern: {self.pattern} is a matter of each tensor; remove scope: model"
         return None
 
+    def stored_bits(self, bits: float, output_format: str) -> float:
+        """As many as before: zeros are not counted on to save anything."""
+        return bits
+
     def prepare(self, weights: Weights, context: Context) -> Prepared:
         """Reads the routed weights only for `scope: model`: twice, and once more to share out ties."""
         if self.pattern != "unstructured":

@@ -5,6 +5,7 @@ Quantizing (1968); the dead zone: Sullivan, Efficient Scalar Quantization of Exp
 Variables (1996).
 """
 
+import math
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -17,6 +18,7 @@ from optimizer.stages.stage import Context, Prepared, Stage
 from optimizer.weight import Codes, Role, Weight, Weights
 
 _HALF = 0.5
+_SCALE_BITS = 32
 _FINEST = 1e-3
 _LARGEST_CODE = torch.iinfo(torch.int32).max
 
@@ -48,6 +50,15 @@ class Quantize(Settings):
         if self.group is not None and self.bits is None:
             return "group: goes with bits only; remove it"
         return None
+
+    def stored_bits(self, bits: float, output_format: str) -> float:
+        """The codes' own bits, or their entropy for a normal distribution; a dense artifact stores no codes."""
+        if output_format == "dense":
+            return bits
+        if self.step is not None:
+            return max(1.0, 0.5 * math.log2(2 * math.pi * math.e) - math.log2(self.step))
+        assert self.bits is not None
+        return self.bits + (_SCALE_BITS / self.group if self.group else 0)
 
     def prepare(self, weights: Weights, context: Context) -> Prepared:
         """Needs no pass over the weights; those that are no matrix, or an empty one, stay as they are."""

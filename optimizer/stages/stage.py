@@ -68,5 +68,8 @@ class Stage(Protocol):
     def prepare(self, weights: Weights, context: Context) -> Prepared:
         """Ready the stage; `weights` streams the routed weights as earlier stages left them."""
 
+    def stored_bits(self, bits: float, output_format: str) -> float:
+        """About how many bits a value takes in the file after this stage, of `bits` before; rather too many."""
+
     def model_dump(self) -> dict[str, Any]:
         """The settings as plain values."""

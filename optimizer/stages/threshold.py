@@ -26,6 +26,10 @@ class Threshold(Settings):
         """None: it goes with every other stage."""
         return None
 
+    def stored_bits(self, bits: float, output_format: str) -> float:
+        """As many as before: zeros are not counted on to save anything."""
+        return bits
+
     def prepare(self, weights: Weights, context: Context) -> Prepared:
         """Needs no pass over the weights."""
 

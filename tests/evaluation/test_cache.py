@@ -36,6 +36,15 @@ def test_what_was_written_is_read_bit_for_bit(path: Path) -> None:
     assert torch.equal(found.read(1).decoder_ids, SECOND.decoder_ids)  # type: ignore[arg-type]
 
 
+def test_what_was_recorded_can_be_read_at_once(path: Path) -> None:
+    recorder = Recorder(path)
+    assert recorder.add(FIRST)
+    assert recorder.add(SECOND)
+    assert torch.equal(recorder.read(1).logits, SECOND.logits)
+    assert torch.equal(recorder.read(1).decoder_ids, SECOND.decoder_ids)  # type: ignore[arg-type]
+    assert recorder.read(0).decoder_ids is None
+
+
 def test_predictions_of_inference_mode_are_kept(path: Path) -> None:
     with torch.inference_mode():
         prediction = Prediction(torch.ones(2, 2) * 3)

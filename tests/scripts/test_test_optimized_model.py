@@ -90,6 +90,19 @@ def test_a_directory_without_a_model_is_one_line(compare: Run, tmp_path: Path) -
     assert str(tmp_path) in one_line(err)
 
 
+def test_a_model_that_cannot_be_measured_is_a_failed_row_and_the_others_are_measured(
+    compare: Run, original: Path, tiny_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    stranger = tiny_model("sequence-classification", tmp_path / "stranger", num_labels=5)
+    code, out, err = compare("--optimized", f"other:{stranger}", f"same:{original}", "--page", str(tmp_path / "page"))
+    assert code == 1
+    assert "other: failed: the artifact's answers have the shape" in one_line(err)
+    statuses = {line.split()[0]: line.split()[1] for line in out.splitlines()[1:3]}
+    assert statuses == {"same": "ok", "other": "failed"}
+    assert f"page: {tmp_path / 'page' / 'report.html'}" in out
+    assert "stranger" in (tmp_path / "page" / "report.html").read_text()
+
+
 def test_the_same_name_twice_is_one_line(compare: Run, original: Path) -> None:
     code, out, err = compare("--optimized", f"same:{original}", f"same:{original}")
     assert (code, out) == (2, "")

@@ -1,0 +1,96 @@
+"""What one command does with its recipes once they are composed: plan, run or search, then show."""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from optimizer import runner
+from optimizer.launchers import Launcher
+from optimizer.pipeline import Keep
+from optimizer.recipe import SEARCH, Recipe, parse
+from optimizer.results import Row, assemble, read_row
+from optimizer.settings import Settings
+
+
+class Options(Settings):
+    """What is not a recipe's matter: where runs go, whether they are done again, what stays, whether only to plan."""
+
+    out: str = "outputs"
+    force: bool = False
+    keep: Keep = "all"
+    plan: bool = False
+    debug: bool = False
+
+    @property
+    def folder(self) -> Path:
+        """`out` as a path."""
+        return Path(self.out).expanduser()
+
+
+def execute(configs: list[dict[str, Any]], options: Options, launcher: Launcher) -> int:
+    """Do what the command asks for and print it; the exit code is 0 when all is well, else 1.
+
+    Raises an OptimizerError when the command or a recipe is wrong.
+    """
+    recipes = [parse(config) for config in configs if SEARCH not in config]
+    searches = [config for config in configs if SEARCH in config]
+    if options.plan:
+        _show_plan(recipes, searches, options)
+        return 0
+    rows = sweep(recipes, options, launcher)
+    good = all(row["status"] == "ok" for row in rows)
+    for config in searches:
+        found = search(config, options, launcher)
+        good &= any(row["status"] == "ok" for row in found)
+        rows += found
+    _show(rows, options.folder)
+    return 0 if good else 1
+
+
+def sweep(recipes: list[Recipe], options: Options, launcher: Launcher) -> list[Row]:
+    """Run every recipe and say on stderr how it goes."""
+    return runner.sweep(
+        recipes, options.folder, force=options.force, keep=options.keep, launcher=launcher, say=print_line
+    )
+
+
+def search(recipe: Mapping[str, Any], options: Options, launcher: Launcher) -> list[Row]:
+    """Search as the recipe says, best run first."""
+    from optimizer.search import search as find
+
+    seen: dict[str, Row] = {}
+
+    def run(recipes: list[Recipe]) -> list[Row]:
+        rows = sweep(recipes, options, launcher)
+        seen.update({row["run_id"]: row for row in rows})
+        runner.drop(list(seen.values()), options.folder, options.keep)
+        return rows
+
+    rows = find(recipe, run, options.folder, print_line, launcher.workers, force=options.force)
+    # What was not kept has gone since its trial.
+    return [read_row(options.folder, row["run_id"]) or row for row in rows]
+
+
+def print_line(line: str) -> None:
+    """Say it on stderr: stdout is for the table."""
+    print(line, file=sys.stderr)
+
+
+def _show_plan(recipes: list[Recipe], searches: list[dict[str, Any]], options: Options) -> None:
+    from optimizer.report.plan import show_plan
+    from optimizer.search import settings
+
+    runs = runner.look_ahead(recipes, options.folder, force=options.force, keep=options.keep)
+    trials = {config["name"]: settings(config).trials for config in searches}
+    show_plan(runs, trials, options.folder)
+
+
+def _show(rows: list[Row], out: Path) -> None:
+    from optimizer.report.table import show
+
+    show(rows, out)
+    if len(rows) > 1:
+        from optimizer.report.page import write_report
+
+        print(f"page: {write_report(assemble(out), out)}")

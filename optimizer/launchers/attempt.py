@@ -1,0 +1,54 @@
+"""What all launchers share: one attempt at an item, and what may be missing for it."""
+
+import contextlib
+import importlib
+import os
+import signal
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from optimizer.errors import OptimizerError, ProcessError, RecipeError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+CORES = len(os.sched_getaffinity(0))
+
+
+def attempt(function: Callable[[T], R], item: T) -> R | OptimizerError:
+    """What `function` returns for `item`, or the error that it raises, anything unforeseen as a ProcessError."""
+    try:
+        return function(item)
+    except OptimizerError as error:
+        return error
+    except Exception as error:
+        failure = ProcessError(f"{type(error).__name__}: {first_line(error)}".removesuffix(": "))
+        failure.add_note(traceback.format_exc())
+        return failure
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's text."""
+    return (str(error).strip().splitlines() or [""])[0]
+
+
+def require(package: str) -> Any:
+    """The module `package`; RecipeError with what to install where it is missing."""
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise RecipeError(
+            f"hydra.launcher: {package} cannot be imported ({first_line(error)}); "
+            f"write pip install 'optimizer[{package}]'"
+        ) from None
+
+
+@contextlib.contextmanager
+def late_interrupt() -> Iterator[None]:
+    """Let a Ctrl-C wait until the end of the block; processes started in the block never see one."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

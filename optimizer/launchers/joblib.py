@@ -1,0 +1,88 @@
+"""Runs side by side on this machine, by joblib."""
+
+import threading
+import time
+from collections.abc import Callable, Generator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+from pydantic import field_validator
+
+from optimizer import process
+from optimizer.errors import OptimizerError
+from optimizer.launchers.attempt import CORES, attempt, require
+from optimizer.settings import Settings
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_SECONDS_BETWEEN_LOOKS = 0.05
+
+
+class Joblib(Settings):
+    """Runs side by side on this machine: `n_jobs` at once, -1 for as many as it has cores."""
+
+    kind: ClassVar[str] = "joblib"
+
+    n_jobs: int = -1
+
+    @field_validator("n_jobs")
+    @classmethod
+    def _check_n_jobs(cls, value: int) -> int:
+        return check_n_jobs(value)
+
+    @property
+    def workers(self) -> int:
+        """How many runs at once at most."""
+        return count_of(self.n_jobs)
+
+    def launch(
+        self, function: Callable[[T], R], items: Sequence[T], folder: Path
+    ) -> Generator[tuple[int, R | OptimizerError], None, None]:
+        """Yield the index of each item and what `function` returns for it, or how it failed, as each finishes.
+
+        Closing the iterator ends every process that `function` waits for by `process.call`, and waits until
+        `function` has left all threads. Raises RecipeError where joblib is missing.
+        """
+        return self._outcomes(require("joblib"), partial(attempt, function), items)
+
+    def _outcomes(
+        self, joblib: Any, function: Callable[[T], R | OptimizerError], items: Sequence[T]
+    ) -> Generator[tuple[int, R | OptimizerError], None, None]:
+        stopping = threading.Event()
+        busy: set[int] = set()
+
+        def work(index: int, item: T) -> tuple[int, R | OptimizerError | None]:
+            busy.add(index)
+            try:
+                return index, None if stopping.is_set() else function(item)
+            finally:
+                busy.discard(index)
+
+        # Threads are enough, and nothing is pickled twice: what a run computes it computes in processes of its own.
+        parallel = joblib.Parallel(n_jobs=self.workers, backend="threading", return_as="generator_unordered")
+        outcomes = parallel(joblib.delayed(work)(index, item) for index, item in enumerate(items))
+        try:
+            # `yield from` would pass a close on to joblib, which would warn.
+            for outcome in outcomes:  # noqa: UP028
+                yield outcome
+        finally:
+            stopping.set()
+            while busy:
+                process.end_all()  # again and again: a run that loses one process may start its next
+                time.sleep(_SECONDS_BETWEEN_LOOKS)
+            for _ in outcomes:  # the rest is None by now; joblib warns when nobody takes it
+                pass
+
+
+def check_n_jobs(value: int) -> int:
+    """`value`, if it is a number of jobs; ValueError with what to write otherwise."""
+    if value < 1 and value != -1:
+        raise ValueError("must be 1 or more, or -1 for as many as this machine has cores")
+    return value
+
+
+def count_of(n_jobs: int) -> int:
+    """How many jobs at once a valid `n_jobs` means on this machine."""
+    return CORES if n_jobs == -1 else n_jobs

@@ -1,0 +1,91 @@
+"""Runs side by side on this machine, each in a Python of its own with its own log, by submitit."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+from pydantic import Field, field_validator
+
+from optimizer.errors import OptimizerError, ProcessError
+from optimizer.launchers import processes
+from optimizer.launchers.attempt import late_interrupt, require
+from optimizer.launchers.joblib import check_n_jobs, count_of
+from optimizer.launchers.submitit_jobs import answers, new_folder, read_answer, run
+from optimizer.settings import Settings
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_SECONDS_BETWEEN_LOOKS = 0.1
+
+
+class SubmititLocal(Settings):
+    """Runs side by side on this machine, each in a Python of its own: `n_jobs` at once, -1 for as many as cores."""
+
+    kind: ClassVar[str] = "submitit_local"
+
+    n_jobs: int = -1
+    timeout_min: int = Field(default=60, ge=1)
+    gpus_per_node: int = Field(default=0, ge=0)
+    setup: tuple[str, ...] = Field(default=(), strict=False)
+
+    @field_validator("n_jobs")
+    @classmethod
+    def _check_n_jobs(cls, value: int) -> int:
+        return check_n_jobs(value)
+
+    @property
+    def workers(self) -> int:
+        """How many runs at once at most."""
+        return count_of(self.n_jobs)
+
+    def launch(
+        self, function: Callable[[T], R], items: Sequence[T], folder: Path
+    ) -> Generator[tuple[int, R | OptimizerError], None, None]:
+        """Yield the index of each item and what `function` returns for it, or how it failed, as each finishes.
+
+        A new folder in `folder` keeps the jobs' logs. Closing the iterator ends all jobs. Raises RecipeError where
+        submitit is missing.
+        """
+        executor = require("submitit").LocalExecutor(new_folder(folder))
+        executor.update_parameters(
+            timeout_min=self.timeout_min, gpus_per_node=self.gpus_per_node, setup=list(self.setup)
+        )
+        return self._outcomes(executor, partial(run, function, self.timeout_min), items)
+
+    def _outcomes(
+        self, executor: Any, function: Callable[[T], R | OptimizerError], items: Sequence[T]
+    ) -> Generator[tuple[int, R | OptimizerError], None, None]:
+        waiting = deque(enumerate(items))
+        running: dict[int, Any] = {}
+        try:
+            while waiting or running:
+                # submitit itself would start all of them at once
+                while waiting and len(running) < self.workers:
+                    with late_interrupt():
+                        index, item = waiting.popleft()
+                        running[index] = executor.submit(function, item)
+                for index, job in list(running.items()):
+                    if job.done():
+                        del running[index]
+                        yield index, _outcome(executor.folder, job)
+                time.sleep(_SECONDS_BETWEEN_LOOKS)
+        finally:
+            for job in running.values():
+                _end(job)
+
+
+def _outcome(folder: Path, job: Any) -> Any:
+    if job.job_id in answers(folder):
+        return read_answer(job, f"submitit job {job.job_id}")
+    return ProcessError(
+        f"submitit job {job.job_id} was killed or ran out of time or memory; its log is {job.paths.stderr}"
+    )
+
+
+def _end(job: Any) -> None:
+    processes.kill(processes.family(int(job.job_id)))
+    job.done()  # takes note of it

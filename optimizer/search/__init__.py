@@ -1,0 +1,40 @@
+"""A search in place of one run: the best settings that still meet the recipe's gates, found by trying runs."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from optimizer.errors import RecipeError
+from optimizer.recipe import Recipe
+from optimizer.results import Row
+from optimizer.search.space import Range, Search, settings
+
+__all__ = ["Range", "Search", "search", "settings"]
+
+
+def search(
+    recipe: Mapping[str, Any],
+    run: Callable[[list[Recipe]], list[Row]],
+    out: Path,
+    say: Callable[[str], None],
+    at_once: int = 1,
+    *,
+    force: bool = False,
+) -> list[Row]:
+    """Try `search.trials` runs of a recipe that still holds its key `search`; the rows, best first, each run once.
+
+    `run` makes ordinary runs, `at_once` of them in a call and no two alike, and returns a row for each in the order
+    given; the gates are the search's constraints. What has been tried is kept in `out`/search, and a second call goes
+    on from there, with new trials in place of those that failed; `force` begins anew. With `at_once` 1 the same seed
+    and the same rows give the same trials.
+    Raises RecipeError, before the first run, for whatever `settings` refuses, for a missing Optuna, and when another
+    process is at this search.
+    """
+    goal = settings(recipe)
+    try:
+        from optimizer.search import study
+    except ModuleNotFoundError as error:
+        if error.name != "optuna":
+            raise
+        raise RecipeError("search: needs Optuna; write pip install 'optimizer[search]'") from None
+    return study.search(recipe, goal, run, out, say, at_once, force)

@@ -1,0 +1,187 @@
+"""The key `search` of a recipe: what is sought, and within which ranges the recipe's own settings may change."""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, FiniteFloat, WrapValidator, field_validator, model_validator
+
+from optimizer.errors import RecipeError
+from optimizer.recipe import Recipe, parse
+from optimizer.settings import Settings, build, nearest
+
+
+def _kept_whole(value: Any, check: Callable[[Any], float]) -> float:
+    checked = check(value)
+    return value if isinstance(value, int) else checked
+
+
+Number = Annotated[FiniteFloat, WrapValidator(_kept_whole)]
+
+_ON_GRID = 1e-9  # of a step: 0.3 / 0.05 is a little less than 6
+_KNOBS = {"pruning_amount": ("prune", "amount"), "threshold": ("threshold", "value")}
+_ALWAYS = ("artifact_bytes", "size_ratio", "bits_per_parameter", "sparsity", "optimize_seconds")
+_ON_EXAMPLES = (
+    "agreement",
+    "agreement_low",
+    "agreement_high",
+    "max_logit_difference",
+    "mean_logit_difference",
+    "kl_divergence",
+    "accuracy",
+    "perplexity",
+    "cosine_similarity",
+)
+_ON_REPETITIONS = ("latency_ms_p50", "latency_ms_p95", "speedup", "peak_memory_mb")
+COLUMNS = (*_ALWAYS, *_ON_EXAMPLES, *_ON_REPETITIONS)
+"""The row's columns that can be sought after."""
+
+
+class Range(Settings):
+    """Numbers from `low` to `high`, both included; in multiples of `step` from `low`, or evenly on a log scale."""
+
+    low: Number
+    high: Number
+    step: Number | None = None
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError("low must be less than high")
+        if self.log and self.low <= 0:
+            raise ValueError("log: true needs a low above 0")
+        if self.step is not None:
+            if self.step <= 0:
+                raise ValueError("step must be above 0")
+            if self.log:
+                raise ValueError("step and log exclude each other; remove one")
+            if not _on_grid(self.high, self.low, self.step):
+                raise ValueError("high must be low plus a multiple of step")
+        return self
+
+    def __contains__(self, value: Any) -> bool:
+        if not isinstance(value, int | float) or isinstance(value, bool) or not self.low <= value <= self.high:
+            return False
+        return self.step is None or _on_grid(value, self.low, self.step)
+
+    def is_whole(self, own: Any) -> bool:
+        """Whether only integers are meant: by its numbers, unless the recipe's own value is a float."""
+        numbers = (self.low, self.high, *([] if self.step is None else [self.step]))
+        return not isinstance(own, float) and all(isinstance(number, int) for number in numbers)
+
+
+class Search(Settings):
+    """Minimize or maximize one column of the row in `trials` runs, each key of `ranges` within its range or choices."""
+
+    minimize: str | None = None
+    maximize: str | None = None
+    trials: int = Field(default=20, ge=1)
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    ranges: dict[str, Range | list[Any]]
+
+    @field_validator("ranges", mode="before")
+    @classmethod
+    def _each(cls, ranges: Any) -> Any:
+        if not isinstance(ranges, dict) or not ranges:
+            raise ValueError(
+                "write at least one setting with its range, such as stages.prune.amount: {low: 0, high: 0.5}"
+            )
+        return {str(key): _range(value, f"search.ranges.{key}") for key, value in ranges.items()}
+
+    @property
+    def direction(self) -> Literal["minimize", "maximize"]:
+        """Which of the two it is."""
+        return "maximize" if self.minimize is None else "minimize"
+
+    @property
+    def column(self) -> str:
+        """The column that is sought after."""
+        column = self.maximize if self.minimize is None else self.minimize
+        assert column is not None
+        return column
+
+
+def settings(recipe: Mapping[str, Any]) -> Search:
+    """The Search of a recipe that holds one, checked against the recipe: every end of every range parses.
+
+    Raises RecipeError, which says where, what and what to write instead.
+    """
+    goal = build(Search, recipe.get("search"), "search")
+    if (goal.minimize is None) == (goal.maximize is None):
+        raise RecipeError("search: one of minimize and maximize is required; write minimize: size_ratio")
+    base = changed(recipe, {})
+    _check_column(goal, base)
+    known = own_values(base)
+    for key, span in goal.ranges.items():
+        _check_key(key, base, known)
+        for value in span if isinstance(span, list) else (span.low, span.high):
+            try:
+                changed(recipe, {key: value})
+            except RecipeError as error:
+                raise RecipeError(f"search.ranges.{key}: {error}") from None
+    return goal
+
+
+def changed(recipe: Mapping[str, Any], values: Mapping[str, Any]) -> Recipe:
+    """The recipe without its key `search`, with a value for some of the dotted keys that `own_values` gives."""
+    plain = {key: value for key, value in recipe.items() if key != "search"}
+    for key, value in values.items():
+        place, _, setting = key.rpartition(".")
+        if not place:
+            plain[setting] = value
+            continue
+        stages = {str(label): stage for label, stage in plain["stages"].items()}
+        label = place.removeprefix("stages.")
+        plain["stages"] = stages | {label: {**(stages[label] or {}), setting: value}}
+    return parse(plain)
+
+
+def own_values(recipe: Recipe) -> dict[str, Any]:
+    """What a search may change, by dotted keys, with the values that the recipe itself gives."""
+    own: dict[str, Any] = {"format": recipe.output.format}
+    for step in recipe.steps:
+        values = step.stage.model_dump() | step.routing.model_dump()
+        own |= {f"stages.{step.label}.{setting}": value for setting, value in values.items()}
+    return own
+
+
+def is_within(value: Any, span: Range | list[Any]) -> bool:
+    """Whether a value is in a range, or one of the choices."""
+    return value in span if isinstance(span, Range) else json.dumps(value) in map(json.dumps, span)
+
+
+def _range(value: Any, where: str) -> Range | list[Any]:
+    if isinstance(value, dict):
+        return build(Range, value, where)
+    if isinstance(value, list) and value:
+        return value
+    raise RecipeError(f"{where}: {value!r}: expected a range or choices; write {{low: 0.1, high: 0.5}} or [4, 8]")
+
+
+def _on_grid(value: float, low: float, step: float) -> bool:
+    steps = (value - low) / step
+    return abs(steps - round(steps)) <= _ON_GRID * max(1, abs(steps))
+
+
+def _check_column(goal: Search, base: Recipe) -> None:
+    where = f"search.{goal.direction}"
+    if goal.column not in COLUMNS:
+        raise RecipeError(f"{where}: unknown column '{goal.column}'; {nearest(goal.column, COLUMNS)}")
+    unmeasured = (goal.column in _ON_EXAMPLES and base.evaluation.examples == 0) or (
+        goal.column in _ON_REPETITIONS and base.evaluation.repetitions == 0
+    )
+    if unmeasured:
+        raise RecipeError(f"{where}: this evaluation does not measure {goal.column}; write evaluation=full")
+
+
+def _check_key(key: str, base: Recipe, known: Mapping[str, Any]) -> None:
+    if key in known:
+        return
+    if key in _KNOBS:
+        kind, setting = _KNOBS[key]
+        label = next((step.label for step in base.steps if step.stage.kind == kind), kind)
+        raise RecipeError(
+            f"search.ranges.{key}: is a knob, not a setting of the recipe; write stages.{label}.{setting}"
+        )
+    raise RecipeError(f"search.ranges: unknown key '{key}'; {nearest(key, known)}")
