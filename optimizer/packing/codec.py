@@ -58,6 +58,11 @@ is left; then the symbols. Of a symbols in the alphabet, each has the probabilit
 and the first of the largest share also what is left. The code ends with the last 64-bit number of the coder's interval,
 cleared below the highest bit in which the first one differs; while a carry is pending, with the library's last words.
 
+Choice. A range code is decoded at some 30 MB/s, a Huffman code at twenty times that. `encode` therefore takes a range
+code only for a stream that otherwise, its parts range coded or not, costs more than 1.5 % above its own order-0
+entropy, and only where that is less: mostly for streams of a few KB, in which a code table weighs. In tensors of more
+than 2^18 elements it takes none for more than 2^13 bytes, in those of more than 2^21 none at all.
+
 Checks. The restored elements are summed, block by block, rather than the payload: a mistake of any library on the way
 back is then found too, and not only a damaged file. Padding, lengths and counts must come out exactly.
 
@@ -116,7 +121,7 @@ SCHEMES = ("constant", "blocks")
 BLOCK = 1 << 20
 """Elements of a block."""
 RANGED = ((1 << 18, 1 << 18), (1 << 21, 1 << 13))
-"""Elements of a tensor, and the bytes up to which a stream of it is range coded, which is slow; none in larger ones."""
+"""Elements of a tensor, and the bytes up to which a stream of it may be range coded; none in larger ones."""
 MAX_EXPANSION = 1 << 20
 """Restored bytes that one byte of payload can stand for."""
 MAX_HEADER_BYTES = 1 << 12

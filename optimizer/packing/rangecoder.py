@@ -1,4 +1,4 @@
-"""Range coding of a stream: within a few bytes of its entropy, at a tenth of the speed of Huffman coding.
+"""Range coding of a stream: within a few bytes of its entropy, at a twentieth of the speed of Huffman coding.
 
 The coder is that of the library `constriction`: 24-bit probabilities, 32-bit words, 64-bit state. It is given integers
 only, so that no machine's floating point has a say. The layout of a code is in `codec`.

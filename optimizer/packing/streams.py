@@ -1,6 +1,6 @@
 """One stream of bytes to a node and back: Huffman coded by zstd, with skewed streams split until Huffman suits them.
 
-The streams of small tensors are range coded, because tables would weigh more than time. For the others speed counts.
+Range coding takes twenty times as long, and is left to the streams of small tensors that this does not serve well.
 
 A Huffman code spends a whole bit on a byte that is nearly certain. A skewed stream is therefore split into digits of a
 few bits (which of the commonest bytes this is, or that it is none of them), several to a byte and a stream again, and
@@ -9,6 +9,7 @@ A stream of more than a hundred about equally common bytes is one that zstd decl
 there are half as many. The layout of the nodes is in `codec`.
 """
 
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -32,13 +33,15 @@ DOMINANT = 0.8
 """Share of one byte from which on its own mask is the split, without weighing others."""
 SAMPLED = 1 << 18
 STRIDE = 31
-"""Streams of `SAMPLED` bytes and more are judged by every 31st: a prime, so that it hardly follows a matrix's rows."""
+"""Streams of more than `SAMPLED` bytes are judged by every 31st: a prime, so that it hardly follows a matrix's rows."""
 SPARSE = 0.1
 """Share of ones up to which `flatnonzero` of numpy takes another way, up to three times as slow."""
 EVEN = 1 / 100
 """Share of the commonest byte up to which zstd may decline; it does below 1/128, judging parts of the stream."""
 DECLINED = 0.02
 """Share of the entropy from which on a loss tells that it has."""
+FAST_LOSS = 0.015
+"""Share of the entropy that a stream may lose, tables and all, before it is range coded."""
 MIN_GAIN = 1 / 256
 """Streams that shrink by less are stored raw, for speed of reading."""
 
@@ -52,31 +55,18 @@ _ZSTD = zstandard.ZstdCompressionParameters(
 def write_stream(data: Array, ranged: int, depth: int = 0) -> list[bytes]:
     """Encode a uint8 array; returns the parts of the node, nothing at all for an empty array.
 
-    Streams of up to `ranged` bytes may be range coded.
+    Streams of up to `ranged` bytes are range coded where anything else costs too much, and that costs less.
     """
     if not data.size:
         return []
     if (data == data[0]).all():
         return [bytes([CONSTANT, data[0]])]
-    if data.size <= ranged:
-        return min(_write_huffman(data), _write_range(data), key=_length)
-    counts = histogram(data) if data.size < SAMPLED else histogram(data[::STRIDE]) * STRIDE
+    counts = histogram(data) if data.size <= SAMPLED else histogram(data[::STRIDE]) * STRIDE
     bound = shannon_bits(counts)
-    if depth < MAX_DEPTH and huffman_bits(counts) > SPLIT_BITS + (1 + TOLERANCE) * bound:
-        bits, start = _best_split(counts, bound)
-        packed, rest = _split(data, bits, start)
-        return [
-            bytes([SPLIT, bits, start]),
-            *write_stream(packed, ranged, depth + 1),
-            *write_stream(rest, ranged, depth + 1),
-        ]
-    whole = _write_huffman(data)
-    even = counts.max() < EVEN * counts.sum()
-    if depth < MAX_DEPTH and even and 8 * _length(whole) > SPLIT_BITS + (1 + DECLINED) * bound:
-        streams = data >> 1, np.packbits(data & 1)
-        halves = [part for stream in streams for part in write_stream(stream, ranged, depth + 1)]
-        return min(whole, [bytes([HALVED]), *halves], key=_length)
-    return whole
+    parts = _write_fast(data, counts, bound, ranged, depth)
+    if data.size <= ranged and 8 * _length(parts) > (1 + FAST_LOSS) * bound:
+        return min(parts, _write_range(data), key=_length)
+    return parts
 
 
 def read_stream(reader: Reader, count: int, depth: int = 0) -> Array:
@@ -118,6 +108,20 @@ def join(where: Array, rest: Array, count: int, common: int) -> Array:
     values = np.full(count, common, rest.dtype)
     values[where] = rest
     return values
+
+
+def _write_fast(data: Array, counts: Array, bound: float, ranged: int, depth: int) -> list[bytes]:
+    """Encode a stream of that histogram and entropy in bits by a Huffman code, split or halved where that is less."""
+    if depth < MAX_DEPTH and huffman_bits(counts) > SPLIT_BITS + (1 + TOLERANCE) * bound:
+        bits, start = _best_split(counts, bound)
+        streams = [write_stream(stream, ranged, depth + 1) for stream in _split(data, bits, start)]
+        return [bytes([SPLIT, bits, start]), *chain.from_iterable(streams)]
+    whole = _write_huffman(data)
+    even = counts.max() < EVEN * counts.sum()
+    if depth < MAX_DEPTH and even and 8 * _length(whole) > SPLIT_BITS + (1 + DECLINED) * bound:
+        streams = [write_stream(stream, ranged, depth + 1) for stream in (data >> 1, np.packbits(data & 1))]
+        return min(whole, [bytes([HALVED]), *chain.from_iterable(streams)], key=_length)
+    return whole
 
 
 def _read_bits(reader: Reader, count: int, depth: int) -> Array:

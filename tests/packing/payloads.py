@@ -50,12 +50,13 @@ def of_every_node() -> dict[str, tuple[torch.Tensor, int, list[int]]]:
     return {
         "stream raw": (torch.from_numpy(random.integers(0, 256, 100).astype(np.uint8)), 0, [0]),
         "stream huffman": (rounded(normal * 30, torch.int8), 0, [2]),
+        "stream huffman of a small tensor": (rounded(normal[: 1 << 16] * 30, torch.int8), 0, [2]),
         "stream split 1": (torch.from_numpy(random.random(count) < 0.02), 0, [3, 1, 0]),
         "stream split 2": (rounded(normal * 0.5, torch.int8), 0, [3, 2, 255]),
         "stream split 4": (rounded(normal, torch.int8), 0, [3, 4]),
         "stream halved": (torch.from_numpy(random.integers(0, 201, count).astype(np.uint8)), 0, [4, 2]),
         "stream range of bits": (torch.from_numpy(np.packbits(sparse[:20_000])), 0, [5]),
-        "stream range of bytes": (rounded(normal[:20_000] * 30, torch.int8), 0, [6]),
+        "stream range of bytes": (rounded(normal[:5_000] * 30, torch.int8), 0, [6]),
         "raw": (torch.from_numpy(random.integers(-(2**15), 2**15, 9).astype(np.int16)), 0, [0]),
         # The sign follows from the exponent, so that both belong into one byte.
         "planes": (torch.from_numpy(np.where(abs(normal) > 1, -2, 2) * abs(normal)).float(), 0, [1]),
