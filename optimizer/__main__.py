@@ -17,7 +17,9 @@ CONF = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parent.parent / "conf
 COMMAND_KEYS = ("out", "force", "keep", "plan", "debug")
 _KNOBS = ("pruning_amount", "threshold")
 _SCRATCH = "OPTIMIZER_SCRATCH"
-_LAUNCHER = ("hydra/launcher=", "hydra.launcher.")
+_LAUNCHER = re.compile(r"[+~]*hydra[./]launcher(?=[=.@]|$)")
+_IN_A_RECIPE = "hydra/launcher: a recipe cannot choose the launcher; write hydra/launcher=NAME on the command line"
+_KEY = re.compile(r"[+~]*([A-Za-z_][\w/.@-]*)", re.ASCII)
 _CONFIG_DIR_FLAGS = ("--config-dir", "-cd")
 
 
@@ -59,6 +61,7 @@ def compose(arguments: list[str]) -> list[dict[str, Any]]:
     """The plain values of every combination that the command line asks for; none when it asks for help."""
     import hydra
     from hydra.core.hydra_config import HydraConfig
+    from hydra.errors import InstantiationException
     from omegaconf import DictConfig
 
     _check_names(arguments)
@@ -69,10 +72,12 @@ def compose(arguments: list[str]) -> list[dict[str, Any]]:
         # Hydra leaves a multirun.yaml in its sweep folder, which config.yaml takes from here: another argument of ours
         # would stand between a user's flags and their values.
         os.environ[_SCRATCH] = scratch
-        sys.argv = [sys.argv[0], *(argument for argument in arguments if not argument.startswith(_LAUNCHER))]
+        sys.argv = [sys.argv[0], *(argument for argument in arguments if not _LAUNCHER.match(argument))]
         start = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
         try:
             start(lambda config: found.append((config, copy.deepcopy(HydraConfig.get()))))()
+        except InstantiationException as error:  # in a sweep, Hydra tries to make a launcher of its own from ours
+            raise RecipeError(_IN_A_RECIPE if "_target_" in str(error) else _one_line(error)) from error
         except Exception as error:
             raise RecipeError(_one_line(error)) from error
     return [_plain(config, settings) for config, settings in found]
@@ -90,7 +95,11 @@ def _plain(config: Any, hydra: Any) -> dict[str, Any]:
     keys = (*KEYS, SEARCH)
     recipe = {str(key): value for key, value in raw.items() if key in keys}
     referred = set(re.findall(r"\$\{(\w+)\}", str(recipe)))
-    given = {override.lstrip("+").partition("=")[0] for override in hydra.overrides.task}
+    overrides = OmegaConf.to_container(hydra.overrides.task, resolve=False)
+    assert isinstance(overrides, list)
+    given = {str(override).lstrip("+").partition("=")[0] for override in overrides}
+    if hydra.runtime.choices["hydra/launcher"] != "basic":
+        raise RecipeError(_IN_A_RECIPE)
     for key in map(str, raw):
         if key in keys or key in COMMAND_KEYS or key in referred:
             continue
@@ -111,12 +120,15 @@ def _plain(config: Any, hydra: Any) -> dict[str, Any]:
 def _launcher(arguments: list[str]) -> dict[str, Any] | None:
     """The settings of the launcher that is asked for; Hydra composes them, and launches nothing by them itself."""
     from hydra import compose, initialize_config_dir
+    from hydra.core.override_parser.types import Quote, QuotedString
     from omegaconf import OmegaConf
 
-    asked = [argument for argument in arguments if argument.startswith(_LAUNCHER)]
+    asked = [argument for argument in arguments if _LAUNCHER.match(argument)]
     if not asked:
         return None
-    folders = ",".join(f"file://{folder.resolve()}" for folder in _config_dirs(arguments))
+    _check_launcher(asked)
+    quoted = (QuotedString(f"file://{folder.resolve()}", Quote.single) for folder in _config_dirs(arguments))
+    folders = ",".join(folder.with_quotes() for folder in quoted)
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             config = compose("config", [*asked, f"hydra.searchpath=[{folders}]"], return_hydra_config=True)
@@ -127,14 +139,31 @@ def _launcher(arguments: list[str]) -> dict[str, Any] | None:
     return {str(key): value for key, value in values.items()}
 
 
+def _check_launcher(asked: list[str]) -> None:
+    """Refuse settings without a launcher that has them, which Hydra would take and nobody read."""
+    chosen = [argument.partition("=")[2] for argument in asked if argument.startswith("hydra/launcher=")]
+    for argument in asked:
+        group = "/launcher" in argument.partition("=")[0]
+        if group and not argument.startswith("hydra/launcher="):
+            raise RecipeError(f"hydra/launcher: '{argument}' chooses none; write hydra/launcher=joblib")
+        if not group and (not chosen or chosen[-1] == "basic"):
+            raise RecipeError(
+                f"hydra.launcher: '{argument}' needs a launcher that has this setting; "
+                "write hydra/launcher=joblib, or another, too"
+            )
+
+
 def _check_names(arguments: list[str]) -> None:
-    """Refuse a team's recipe with the name of a shipped one: Hydra would silently take the shipped one."""
+    """Refuse a team's file with the name of a shipped one: Hydra would silently take the shipped one."""
+    shipped = sorted(path.relative_to(CONF) for path in CONF.glob("*/**/*.yaml"))
     for directory in _config_dirs(arguments):
         if not directory.is_dir():
             raise RecipeError(f"--config-dir: '{directory}' is no directory; it must hold recipe/NAME.yaml")
-        for path in sorted(directory.glob("*/*.yaml")):
-            if (CONF / path.parent.name / path.name).exists():
-                raise RecipeError(f"{path}: '{path.stem}' is the name of a shipped {path.parent.name}; rename the file")
+        for name in shipped:
+            if (directory / name).exists():
+                raise RecipeError(
+                    f"{directory / name}: '{name.stem}' is the name of a shipped {name.parent}; rename the file"
+                )
 
 
 def _config_dirs(arguments: list[str]) -> list[Path]:
@@ -147,8 +176,20 @@ def _config_dirs(arguments: list[str]) -> list[Path]:
 
 
 def _one_line(error: Exception) -> str:
-    text = str(error).partition("Config search path")[0].partition("full_key:")[0]
+    from hydra.errors import OverrideParseException
+
+    if isinstance(error, OverrideParseException):
+        return " ".join(_unreadable(error.override).split())
+    text = str(error).partition("Config search path")[0].partition("full_key:")[0].partition("See https")[0]
     return " ".join(text.split()) or type(error).__name__
+
+
+def _unreadable(override: str) -> str:
+    name, equals, value = override.partition("=")
+    key = _KEY.fullmatch(name)
+    if key is None or not equals:
+        return f"'{override}' is no setting; write KEY=VALUE"
+    return f"{key[1]}: '{value}' cannot be read; write {key[1]}='...' in quotes, and \"\" around all of it in a shell"
 
 
 if __name__ == "__main__":

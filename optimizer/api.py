@@ -24,15 +24,20 @@ Recipe = Mapping[str, Any]
 def compose(*overrides: str) -> dict[str, Any]:
     """The recipe that the command line would run: `compose("recipe=aggressive", "model.path=DIR")`.
 
-    Raises RecipeError for what the command line would refuse.
+    Raises RecipeError for what the command line would refuse, and for what is no recipe's matter, such as `out=X`.
     """
     from optimizer.__main__ import COMMAND_KEYS, compose
 
+    for override in overrides:
+        _check_override(override, COMMAND_KEYS)
     before = sys.argv
     try:
-        (config,) = compose(list(overrides))
+        configs = compose(list(overrides))
     finally:
         sys.argv = before
+    if len(configs) != 1:
+        raise RecipeError(f"compose: {len(configs)} recipes; write a compose for each, and give them all to sweep")
+    (config,) = configs
     return {key: value for key, value in config.items() if key not in COMMAND_KEYS}
 
 
@@ -54,13 +59,17 @@ def sweep(
     out: str | Path = "outputs",
     force: bool = False,
     keep: str = "all",
-    launcher: Mapping[str, Any] | None = None,
+    launcher: str | Mapping[str, Any] | None = None,
 ) -> pandas.DataFrame:
     """Run every recipe once: a frame with a row for each, in their order.
 
-    `keep` is all, front or none; `launcher` the settings of one, such as {"launcher": "joblib", "n_jobs": 2}. All
+    `keep` is all, front or none; `launcher` the name of one, or its settings: {"launcher": "joblib", "n_jobs": 2}. All
     recipes are checked before the first starts: raises RecipeError for a wrong one.
     """
+    if isinstance(launcher, str):
+        launcher = {"launcher": launcher}
+    if launcher is not None and not isinstance(launcher, Mapping):
+        raise RecipeError(f"launcher: {launcher!r} is no mapping; write {{'launcher': 'joblib'}}")
     options = build(Options, {"out": os.fspath(out), "force": force, "keep": keep}, "")
     parsed = [parse(recipe) for recipe in recipes]
     with interrupt.listening():
@@ -98,6 +107,17 @@ def compare(
     if page is not None:
         write_report(rows, Path(page))
     return _frame(rows)
+
+
+def _check_override(override: str, command_keys: Sequence[str]) -> None:
+    """Refuse what the command line takes beside a recipe: here it would be lost."""
+    name = override.lstrip("+~").partition("=")[0]
+    if name.startswith("-") and name not in ("--config-dir", "-cd"):
+        raise RecipeError(f"{name}: compose gives one recipe; write a compose for each, and give them all to sweep")
+    if name in command_keys:
+        raise RecipeError(f"{name}: is no recipe's matter; leave it out, and see the arguments of run and sweep")
+    if name.startswith(("hydra/launcher", "hydra.launcher")):
+        raise RecipeError("hydra/launcher: is no recipe's matter; write sweep(..., launcher='joblib')")
 
 
 def _by_name(places: Sequence[str | Path]) -> dict[str, str | Path]:

@@ -67,6 +67,11 @@ class Checkpoint:
         """`fingerprint` of its directory; once known it travels with the checkpoint to other processes."""
         return fingerprint(self.directory)
 
+    @cached_property
+    def stamps(self) -> tuple[tuple[str, int, int], ...]:
+        """`stamps` of its directory when they were first asked for."""
+        return stamps(self.directory)
+
     @property
     def missing(self) -> tuple[str, ...]:
         """The model's parameters that no file holds: transformers draws them at random whenever it loads the model."""
@@ -84,7 +89,7 @@ class Checkpoint:
     def weights_of(self, shard: Shard) -> Iterator[Weight]:
         """A fresh pass over one file's weights."""
         names = [name for name in shard.shapes if name not in self.tied]
-        for name, tensor in _tensors(shard.path, names):
+        for name, tensor in stored_tensors(shard.path, names):
             place = self.places.get(name)
             if place is None:
                 yield Weight(name, tensor, None)
@@ -96,6 +101,8 @@ def open_checkpoint(directory: Path) -> Checkpoint:
     """Read config.json and the weight files' headers; ModelError in one line when something is missing or damaged."""
     config = read_config(directory)
     if quantization := config.pop("quantization_config", None):
+        if not isinstance(quantization, dict):
+            raise ModelError(f"{directory / 'config.json'}: its quantization_config is no mapping; remove it")
         method = quantization.get("quant_method", "some method")
         raise ModelError(f"{directory}: is already quantized ({method}); give the original it was made from")
     shards = open_shards(directory)
@@ -145,6 +152,15 @@ def fingerprint(directory: Path) -> str:
             raise ModelError(f"{path}: cannot be read ({error.strerror or error})") from None
         total.update(f"{path.relative_to(directory).as_posix()}\0{digest}\n".encode())
     return total.hexdigest()
+
+
+def stamps(directory: Path) -> tuple[tuple[str, int, int], ...]:
+    """Name, size and time of change of every visible file: what differs once a file has been written again."""
+    found = []
+    for path in model_files(directory):
+        stat = path.stat()
+        found.append((path.relative_to(directory).as_posix(), stat.st_size, stat.st_mtime_ns))
+    return tuple(found)
 
 
 def weight_bytes(directory: Path) -> int:
@@ -229,7 +245,8 @@ def _pickled(path: Path) -> dict[str, torch.Tensor]:
     return dict(state)
 
 
-def _tensors(path: Path, names: list[str]) -> Iterator[tuple[str, torch.Tensor]]:
+def stored_tensors(path: Path, names: list[str]) -> Iterator[tuple[str, torch.Tensor]]:
+    """The named tensors of a weight file, safetensors or legacy pickle, one after the other."""
     if path.suffix == ".safetensors":
         with _safetensors(path) as file:
             for name in names:
@@ -259,8 +276,8 @@ def _aliases(shards: tuple[Shard, ...], known: Mapping[str, Place], model: PreTr
     for target, source in model.all_tied_weights_keys.items():
         if target in stored and source in stored:
             alias, name = stored[target], stored[source]
-            ((_, first),) = _tensors(where[alias].path, [alias])
-            ((_, second),) = _tensors(where[name].path, [name])
+            ((_, first),) = stored_tensors(where[alias].path, [alias])
+            ((_, second),) = stored_tensors(where[name].path, [name])
             if torch.equal(first, second):
                 found.append(alias)
     return tuple(found)

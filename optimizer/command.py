@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from optimizer import runner
+from optimizer.errors import OptimizerError
 from optimizer.launchers import Launcher
 from optimizer.pipeline import Keep
 from optimizer.recipe import SEARCH, Recipe, parse
-from optimizer.results import Row, assemble, read_row
+from optimizer.results import Row, assemble
 from optimizer.settings import Settings
 
 
@@ -44,32 +45,35 @@ def execute(configs: list[dict[str, Any]], options: Options, launcher: Launcher)
         found = search(config, options, launcher)
         good &= any(row["status"] == "ok" for row in found)
         rows += found
-    _show(rows, options.folder)
-    return 0 if good else 1
+    return 0 if _show(rows, options.folder) and good else 1
 
 
 def sweep(recipes: list[Recipe], options: Options, launcher: Launcher) -> list[Row]:
     """Run every recipe and say on stderr how it goes."""
-    return runner.sweep(
-        recipes, options.folder, force=options.force, keep=options.keep, launcher=launcher, say=print_line
-    )
+    given: dict[str, Any] = {"force": options.force, "keep": options.keep, "launcher": launcher}
+    return runner.sweep(recipes, options.folder, **given, say=print_line)
 
 
 def search(recipe: Mapping[str, Any], options: Options, launcher: Launcher) -> list[Row]:
     """Search as the recipe says, best run first."""
     from optimizer.search import search as find
 
+    out, keep = options.folder, options.keep
+    tried: list[Recipe] = []
     seen: dict[str, Row] = {}
 
     def run(recipes: list[Recipe]) -> list[Row]:
-        rows = sweep(recipes, options, launcher)
+        given: dict[str, Any] = {"force": options.force, "keep": keep, "settle": False, "launcher": launcher}
+        rows = runner.sweep(recipes, out, **given, say=print_line)
+        tried.extend(recipes)
         seen.update({row["run_id"]: row for row in rows})
-        runner.drop(list(seen.values()), options.folder, options.keep)
+        runner.drop(list(seen.values()), out, keep)
         return rows
 
-    rows = find(recipe, run, options.folder, print_line, launcher.workers, force=options.force)
-    # What was not kept has gone since its trial.
-    return [read_row(options.folder, row["run_id"]) or row for row in rows]
+    order = [row["run_id"] for row in find(recipe, run, out, print_line, launcher.workers, force=options.force)]
+    # All trials at once: what an earlier command did not keep and their front needs is made again.
+    rows = {row["run_id"]: row for row in runner.sweep(tried, out, keep=keep)}
+    return [rows[run_id] for run_id in order]
 
 
 def print_line(line: str) -> None:
@@ -86,11 +90,16 @@ def _show_plan(recipes: list[Recipe], searches: list[dict[str, Any]], options: O
     show_plan(runs, trials, options.folder)
 
 
-def _show(rows: list[Row], out: Path) -> None:
+def _show(rows: list[Row], out: Path) -> bool:
     from optimizer.report.table import show
 
     show(rows, out)
     if len(rows) > 1:
         from optimizer.report.page import write_report
 
-        print(f"page: {write_report(assemble(out), out)}")
+        try:
+            print(f"page: {write_report(assemble(out), out)}")
+        except (OptimizerError, OSError) as error:
+            print_line(f"optimizer: {error}")
+            return False
+    return True

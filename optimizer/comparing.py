@@ -6,13 +6,16 @@ from pathlib import Path
 from optimizer import results
 from optimizer.artifact.manifest import versions
 from optimizer.checkpoint import Checkpoint, open_checkpoint, open_shards, read_config
-from optimizer.errors import OptimizerError
+from optimizer.errors import ModelError, OptimizerError
 from optimizer.evaluation import size
 from optimizer.evaluation.measure import Job, evaluate
 from optimizer.evaluation.texts import check_labels, read
 from optimizer.locate import locate
+from optimizer.process import one_line
 from optimizer.recipe import DataSettings, Environment, EvaluationSettings, ModelSettings
 from optimizer.results import Row
+
+_NAMED = 3  # weights, in a line that says which are lacking
 
 
 def compare(
@@ -51,6 +54,7 @@ def compare(
         )
         row: Row = dict.fromkeys(results.COLUMNS)
         row |= {"run_id": name, "status": "ok", "model": source.name, "artifact": str(job.artifact)}
+        row |= {"original_fingerprint": checkpoint.fingerprint, "data_fingerprint": texts.fingerprint}
         row |= {"device": environment.device, "threads": environment.threads}
         row |= {"torch_version": versions()["torch"], "transformers_version": versions()["transformers"]}
         rows.append(row | _figures(checkpoint, job))
@@ -59,6 +63,30 @@ def compare(
 
 def _figures(checkpoint: Checkpoint, job: Job) -> Row:
     try:
+        if lost := _lost(checkpoint, job.artifact):
+            raise ModelError(
+                f"{job.artifact}: lacks {len(lost)} of its model's weights, which would be random "
+                f"({', '.join(lost[:_NAMED])}{', ...' if len(lost) > _NAMED else ''})"
+            )
         return size.measure(checkpoint, job.artifact) | evaluate(job)
     except OptimizerError as error:
         return {"status": "failed", "error": str(error)}
+    except Exception as error:  # a stranger's files may hold anything
+        return {"status": "failed", "error": one_line(error)}
+
+
+def _lost(original: Checkpoint, directory: Path) -> list[str]:
+    """The parameters of the model in `directory` that only the original's files hold.
+
+    Quantized models name their tensors as their method pleases: none of theirs is looked for.
+    """
+    if read_config(directory).get("quantization_config"):
+        return []
+    optimized = open_checkpoint(directory)
+    tied = optimized.model.all_tied_weights_keys
+
+    def stored(checkpoint: Checkpoint) -> set[str]:
+        return {tied.get(place.parameter, place.parameter) for place in checkpoint.places.values()}
+
+    lost = stored(original) - stored(optimized)
+    return [name for name in optimized.missing if tied.get(name, name) in lost]

@@ -34,10 +34,11 @@ def make(checkpoint: Checkpoint, recipe: Recipe, original: str, directory: Path,
         torch.set_num_threads(recipe.environment.threads)
         (directory / "recipe.yaml").write_text(dump(recipe.values()), encoding="utf-8")
         artifact = directory / "artifact"
-        start = time.perf_counter()
+        seconds = _seconds(reuse) if reuse else None
         if reuse is None or not _take_over(reuse, artifact):
+            start = time.perf_counter()
             _optimize(checkpoint, recipe, original, artifact)
-        seconds = time.perf_counter() - start
+            seconds = time.perf_counter() - start
         return {"optimize_seconds": seconds, **size.measure(checkpoint, artifact)}
 
 
@@ -65,16 +66,24 @@ def _optimize(checkpoint: Checkpoint, recipe: Recipe, original: str, artifact: P
     write(staging.prepare(checkpoint, recipe, log.info), recipe, original, artifact)
 
 
+def _seconds(artifact: Path) -> float | None:
+    """What making it has taken, by the row of its run."""
+    row = results.read_row(artifact.parents[2], artifact.parent.name)
+    return row["optimize_seconds"] if row else None
+
+
 def _take_over(found: Path, artifact: Path) -> bool:
     """Put `found` at `artifact` too, once its files have been checked; False when they are not what they should be."""
     partial = partial_name(artifact)
     try:
-        verify(found)
-        if found != artifact:
+        if found == artifact:
+            verify(artifact)
+        else:
             shutil.rmtree(partial, ignore_errors=True)
             shutil.copytree(found, partial, copy_function=_link)
+            verify(partial)
             put_in_place(partial, artifact)
-    except (ArtifactError, OSError) as error:  # damaged, or removed in this very moment
+    except (ArtifactError, OSError, shutil.Error) as error:  # damaged, or removed in this very moment
         log.warning("%s is not used again: %s", found, error)
         shutil.rmtree(partial, ignore_errors=True)
         return False

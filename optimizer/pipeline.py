@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from optimizer import interrupt, making, process, results, staging
 from optimizer.artifact.card import write_card
 from optimizer.artifact.manifest import read_manifest, verify, versions
 from optimizer.artifact.write import partial_name
-from optimizer.checkpoint import Checkpoint, open_checkpoint
-from optimizer.errors import ArtifactError, OptimizerError, RecipeError
+from optimizer.checkpoint import Checkpoint, open_checkpoint, stamps
+from optimizer.errors import ArtifactError, ModelError, OptimizerError, RecipeError
 from optimizer.evaluation.measure import Job, evaluate
 from optimizer.evaluation.predict import decision
 from optimizer.evaluation.texts import Texts, check_labels, read
@@ -57,6 +57,7 @@ def plan(recipe: Recipe) -> Plan:
     _check_gates(recipe.gates, checkpoint, check_labels(texts, checkpoint.config))
     if recipe.environment.device != "cpu" and not torch.cuda.is_available():
         raise RecipeError(f"device: '{recipe.environment.device}' is not there; write device=cpu")
+    _ = checkpoint.stamps, checkpoint.fingerprint  # as it is now, wherever the run is made
     return Plan(recipe, original, checkpoint, texts, _run_id(recipe, checkpoint.fingerprint, texts))
 
 
@@ -70,12 +71,14 @@ def run(plan: Plan, out: Path, *, force: bool = False, keep: Keep = "all") -> Ro
     with _only_one(directory):
         if not force and (stored := finished(plan, out, keep)):
             return _store(plan, out, stored)
-        row = blank_row(plan.recipe, plan.run_id) | {"model": plan.original.name}
+        row = named_row(plan)
         try:
             row |= _make(plan, directory, force)
             row |= _measure(plan, out, directory)
+            _check_unchanged(plan, directory)
         except Exception as error:
-            row |= {"status": "failed", "error": str(error) if isinstance(error, OptimizerError) else _one_line(error)}
+            known = isinstance(error, OptimizerError)
+            row |= {"status": "failed", "error": str(error) if known else process.one_line(error)}
             _note(directory, error)
         finally:
             shutil.rmtree(partial_name(directory / "artifact"), ignore_errors=True)
@@ -112,13 +115,22 @@ def state(plan: Plan, out: Path, keep: Keep) -> str:
 
 
 def judge(plan: Plan, out: Path, keep: Keep) -> Row | None:
-    """The row of a finished run, stored again after today's gates; None if it is not finished."""
+    """The row of a finished run after today's gates; None if it is not finished, or cannot be had now.
+
+    That is so while another process is at it, or where its folder cannot be written: `run` waits, or says so.
+    """
     directory = results.run_directory(out, plan.run_id)
     if not directory.exists():
         return None
-    with _only_one(directory):
-        stored = finished(plan, out, keep)
-        return _store(plan, out, stored) if stored else None
+    try:
+        with _only_one(directory, wait=False):
+            stored = finished(plan, out, keep)
+            if stored is None:
+                return None
+            judged = stored | _verdict(plan, stored)
+            return stored if judged == stored else _store(plan, out, stored)
+    except (Timeout, ArtifactError):
+        return None
 
 
 def drop_artifact(out: Path, row: Row) -> None:
@@ -127,7 +139,11 @@ def drop_artifact(out: Path, row: Row) -> None:
     with _only_one(directory):
         row["artifact"] = None
         results.write_row(out, row)
-        shutil.rmtree(directory / "artifact", ignore_errors=True)
+        away = partial_name(directory / "artifact")
+        shutil.rmtree(away, ignore_errors=True)
+        with suppress(FileNotFoundError):
+            (directory / "artifact").rename(away)  # what copies it meanwhile must not take a part for the whole
+        shutil.rmtree(away, ignore_errors=True)
 
 
 def blank_row(recipe: Recipe, run_id: str) -> Row:
@@ -150,10 +166,23 @@ def blank_row(recipe: Recipe, run_id: str) -> Row:
     }
 
 
+def named_row(plan: Plan) -> Row:
+    """A row with nothing in it but what is known of a run once it is planned."""
+    return blank_row(plan.recipe, plan.run_id) | {
+        "model": plan.original.name,
+        "original_fingerprint": plan.checkpoint.fingerprint,
+        "data_fingerprint": plan.texts.fingerprint,
+    }
+
+
 def failed_row(recipe: Recipe, error: Exception) -> Row:
     """The row of a run that could not even be planned."""
-    run_id = f"{recipe.name}-{_digest(recipe.values() | {'gates': None})}"
-    return blank_row(recipe, run_id) | {"status": "failed", "error": str(error)}
+    return blank_row(recipe, _unplanned_id(recipe)) | {"status": "failed", "error": str(error)}
+
+
+def forget_failure(recipe: Recipe, out: Path) -> None:
+    """Remove the row of an earlier command that could not plan this recipe, which now can be."""
+    shutil.rmtree(results.run_directory(out, _unplanned_id(recipe)), ignore_errors=True)
 
 
 def _check_gates(gates: Gates, checkpoint: Checkpoint, labels: tuple[int, ...] | None) -> None:
@@ -193,8 +222,7 @@ def _measure(plan: Plan, out: Path, directory: Path) -> Row:
 
 def _store(plan: Plan, out: Path, row: Row) -> Row:
     if row["status"] != "failed":
-        missed = results.missed_gates(plan.recipe.gates.model_dump(exclude_none=True), row)
-        row |= {"status": "rejected" if missed else "ok", "error": missed}
+        row |= _verdict(plan, row)
         if row["artifact"]:
             artifact = out / row["artifact"]
             write_card(artifact, read_manifest(artifact), plan.recipe.made_by(), row)
@@ -202,10 +230,28 @@ def _store(plan: Plan, out: Path, row: Row) -> Row:
     return row
 
 
+def _verdict(plan: Plan, row: Row) -> Row:
+    missed = results.missed_gates(plan.recipe.gates.model_dump(exclude_none=True), row)
+    return {"status": "rejected" if missed else "ok", "error": missed}
+
+
+def _check_unchanged(plan: Plan, directory: Path) -> None:
+    """Refuse figures of an original that is not the one planned for: the sweep may have waited for days."""
+    if stamps(plan.original.directory) != plan.checkpoint.stamps:
+        shutil.rmtree(directory / "artifact", ignore_errors=True)
+        raise ModelError(f"{plan.original.directory}: has changed since the command began; run the command again")
+
+
 def _run_id(recipe: Recipe, original: str, texts: Texts) -> str:
     values = recipe.values()
     decisive = {key: value for key, value in values.items() if key not in ("gates", "model", "data")}
+    decisive["stages"] = list(values["stages"].items())  # their order decides
     return f"{recipe.name}-{_digest(decisive | {'original': original, 'texts': texts.fingerprint} | versions())}"
+
+
+def _unplanned_id(recipe: Recipe) -> str:
+    values = recipe.values()
+    return f"{recipe.name}-{_digest(values | {'gates': None, 'stages': list(values['stages'].items())})}"
 
 
 def _digest(values: dict[str, Any]) -> str:
@@ -217,10 +263,6 @@ def _used(recipe: Recipe, kind: str, setting: str) -> Any:
     return used[0] if len(used) == 1 else " ".join(map(str, used)) or None
 
 
-def _one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]
-
-
 def _note(directory: Path, error: Exception) -> None:
     """Append an error to the run's log, with all that is known of where it came from."""
     with suppress(OSError), (directory / results.LOG_FILE).open("a", encoding="utf-8") as file:
@@ -228,12 +270,14 @@ def _note(directory: Path, error: Exception) -> None:
 
 
 @contextmanager
-def _only_one(directory: Path) -> Iterator[None]:
-    """Work in a run's folder, while no other process or thread does."""
+def _only_one(directory: Path, *, wait: bool = True) -> Iterator[None]:
+    """Work in a run's folder, while no other process or thread does; Timeout where one does and `wait` is False."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
         lock = FileLock(directory / ".lock")
-        lock.acquire()
+        lock.acquire(blocking=wait)
+    except Timeout:
+        raise
     except OSError as error:
         raise ArtifactError(f"{directory}: cannot be written ({error.strerror or error})") from error
     try:

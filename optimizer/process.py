@@ -137,18 +137,23 @@ def _answer(writer: connection.Connection, function: Callable[..., Any], args: t
     """What the child does: send (result, None) or (None, error)."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    from tqdm import tqdm  # loaded already where children are forked
+
+    # Its own lock is a semaphore shared by processes, which a child that is killed in a bar would leave behind.
+    tqdm.set_lock(threading.RLock())
     try:
         writer.send((function(*args), None))
     except OptimizerError as error:
         error.add_note(traceback.format_exc())
         writer.send((None, error))
     except Exception as error:
-        failure = ProcessError(_one_line(error))
+        failure = ProcessError(one_line(error))
         failure.add_note(traceback.format_exc())
         writer.send((None, failure))
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """An error's type and the first line of what it says."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 

@@ -52,12 +52,23 @@ COLUMNS = (
     "torch_version",
     "transformers_version",
     "created_at",
+    "original_fingerprint",
+    "data_fingerprint",
 )
 
 Row = dict[str, Any]
 ROW_FILE = "row.json"
 CSV_FILE = "results.csv"
 LOG_FILE = "run.log"
+_STATUSES = ("ok", "rejected", "failed")
+_IDENTITY = ("run_id", "created_at")
+_TEXTS = ("error", "recipe", "model", "stages", "format", "data", "artifact", "device")
+_SETTINGS = ("pruning_amount", "threshold")  # of a recipe with two such stages: both values, in a text
+_FIGURES = (
+    *COLUMNS[COLUMNS.index("parameters") : COLUMNS.index("data")],
+    *COLUMNS[COLUMNS.index("examples") : COLUMNS.index("artifact")],
+    "threads",
+)
 _ROUNDING = 1e-9  # of a difference of shares: 0.9 - 0.85 is a little more than 0.05
 
 
@@ -109,7 +120,18 @@ def _read(path: Path) -> Row | None:
         row = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return row if isinstance(row, dict) and set(COLUMNS) <= set(row) else None
+    return row if isinstance(row, dict) and set(COLUMNS) <= set(row) and _is_sound(row) else None
+
+
+def _is_sound(row: Row) -> bool:
+    """Whether every value is of the kind that a run writes."""
+    return (
+        row["status"] in _STATUSES
+        and all(isinstance(row[column], str) for column in _IDENTITY)
+        and all(isinstance(row[column], str | None) for column in _TEXTS)
+        and all(isinstance(row[column], int | float | str | None) for column in _SETTINGS)
+        and all(isinstance(row[column], int | float | None) for column in _FIGURES)
+    )
 
 
 def _csv(rows: list[Row]) -> str:

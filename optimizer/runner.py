@@ -3,13 +3,15 @@
 import os
 import shutil
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from uuid import uuid4
 
 from optimizer import pipeline, process, results
-from optimizer.errors import OptimizerError, RecipeError
+from optimizer.errors import ArtifactError, OptimizerError, RecipeError
 from optimizer.estimate import artifact_bytes
 from optimizer.front import front
 from optimizer.launchers import Basic, Launcher
@@ -20,7 +22,8 @@ from optimizer.results import Row
 _MEGABYTE = 1e6
 _MUCH_PRUNING = 0.5
 _NO_BARS = "TQDM_DISABLE"
-_TAKES_NOTHING = ("finished", "to measure")
+_TO_MEASURE = "to measure"
+_TAKES_NOTHING = ("finished", _TO_MEASURE)
 Say = Callable[[str], None]
 
 
@@ -30,22 +33,26 @@ def sweep(
     *,
     force: bool = False,
     keep: Keep = "all",
+    settle: bool = True,
     launcher: Launcher | None = None,
     say: Say = lambda _: None,
 ) -> list[Row]:
     """Run every recipe once and return the rows in the order given; `say` takes a line for the screen.
 
-    Finished runs are judged here, the others are spread by the `launcher` (default: one after the other). Raises
+    Finished runs are judged here, the others are spread by the `launcher` (default: one after the other). With `settle`
+    False nothing is removed yet: the caller has more rows to weigh, and calls `drop`. Raises
     RecipeError when `out` cannot be written or has not the space, and the first OptimizerError when no recipe can be
     planned.
     """
     launcher = launcher or Basic()
     check_writable(out)
     with _bars(launcher.workers == 1):
-        return _sweep(recipes, out, force, keep, launcher, say)
+        return _sweep(recipes, out, force, keep, settle, launcher, say)
 
 
-def _sweep(recipes: list[Recipe], out: Path, force: bool, keep: Keep, launcher: Launcher, say: Say) -> list[Row]:
+def _sweep(
+    recipes: list[Recipe], out: Path, force: bool, keep: Keep, settle: bool, launcher: Launcher, say: Say
+) -> list[Row]:
     if any(recipe.evaluation.examples != 0 or recipe.evaluation.repetitions for recipe in recipes):
         process.warm_up()  # its imports take seconds, which planning can cover
     _check_keep(recipes, keep)
@@ -64,17 +71,24 @@ def _sweep(recipes: list[Recipe], out: Path, force: bool, keep: Keep, launcher: 
             row = stored
             say(f"{plan.run_id}: finished before{_verdict(row)}")
         else:
-            row = pipeline.blank_row(plan.recipe, plan.run_id)
+            row = pipeline.named_row(plan)
             to_do.append(plan)
         if isinstance(plan, Plan):
+            _check_apart(plan, out)
             plans[plan.run_id] = plan
+            pipeline.forget_failure(plan.recipe, out)
         rows[row["run_id"]] = row
+    results.assemble(out)
+    if settle:
+        drop(list(rows.values()), out, keep)
     check_space(to_do, out, keep, launcher.workers)
     with closing(_spread(to_do, out, force, keep, launcher, say)) as finished:
         for row in finished:
             rows[row["run_id"]] = row
-            drop(list(rows.values()), out, keep)
-    _make_good(rows, plans, out, keep)
+            if settle:
+                drop(list(rows.values()), out, keep)
+    if settle:
+        _make_good(rows, plans, out, keep)
     return list(rows.values())
 
 
@@ -90,13 +104,15 @@ class Outlook:
 def look_ahead(recipes: list[Recipe], out: Path, *, force: bool = False, keep: Keep = "all") -> list[Outlook]:
     """What `sweep` would do with the same arguments, each run once; writes nothing and raises what it would raise."""
     _check_keep(recipes, keep)
+    if out.exists() and not out.is_dir():
+        raise RecipeError(f"out: '{out}' is a file; write out=DIR")
     found: dict[str, Outlook] = {}
     for place, plan in _planned(recipes, lambda _: None):
         if isinstance(plan, OptimizerError):
             row = pipeline.failed_row(recipes[place], plan)
             outlook = Outlook(row, f"cannot run: {plan}", 0)
         else:
-            row = pipeline.blank_row(plan.recipe, plan.run_id) | {"model": plan.original.name}
+            row = pipeline.named_row(plan)
             state = "to do" if force else pipeline.state(plan, out, keep)
             outlook = Outlook(
                 row, state, 0 if state in _TAKES_NOTHING else artifact_bytes(plan.checkpoint, plan.recipe)
@@ -117,7 +133,8 @@ def drop(rows: list[Row], out: Path, keep: Keep) -> None:
 
 def check_space(plans: list[Plan], out: Path, keep: Keep, workers: int) -> None:
     """Refuse what may not fit on the disk: the artifacts that may be there at the same time, at their largest."""
-    sizes = sorted((artifact_bytes(plan.checkpoint, plan.recipe) for plan in plans), reverse=True)
+    new = [plan for plan in plans if pipeline.state(plan, out, keep) != _TO_MEASURE]
+    sizes = sorted((artifact_bytes(plan.checkpoint, plan.recipe) for plan in new), reverse=True)
     needed = sum(sizes[:workers] if keep == "none" else sizes)
     free = shutil.disk_usage(out).free
     if needed > free:
@@ -131,11 +148,18 @@ def check_writable(out: Path) -> None:
     """Raise RecipeError when nothing can be written into `out`."""
     try:
         out.mkdir(parents=True, exist_ok=True)
-        probe = out / f".{os.getpid()}.partial"
+        probe = out / f".{uuid4().hex}.partial"
         probe.touch()
         probe.unlink()
     except OSError as error:
         raise RecipeError(f"out: '{out}' cannot be written ({error.strerror or error}); write out=DIR") from None
+
+
+def _check_apart(plan: Plan, out: Path) -> None:
+    if out.resolve().is_relative_to(plan.original.directory):
+        raise RecipeError(
+            f"out: '{out}' lies in the model's own folder, which it would change; write out=DIR elsewhere"
+        )
 
 
 def _check_keep(recipes: list[Recipe], keep: Keep) -> None:
@@ -164,6 +188,9 @@ def _spread(
     plans: list[Plan], out: Path, force: bool, keep: Keep, launcher: Launcher, say: Say
 ) -> Generator[Row, None, None]:
     """The rows of the runs as they finish."""
+    if not plans:
+        return
+    started = datetime.now(UTC).isoformat(timespec="milliseconds")
     run = partial(pipeline.run, out=out.resolve(), force=force, keep=keep)
     one_by_one = isinstance(launcher, Basic)
     if one_by_one and plans:
@@ -171,7 +198,7 @@ def _spread(
     with closing(launcher.launch(run, plans, out.resolve() / "launcher")) as outcomes:
         for number, (index, row) in enumerate(outcomes, start=1):
             if isinstance(row, OptimizerError):
-                row = _lost(plans[index], out, row)
+                row = _lost(plans[index], out, row, started)
             if not one_by_one:
                 say(f"[{number}/{len(plans)}] {row['run_id']}{_verdict(row)}")
             elif row["status"] != "ok":
@@ -181,11 +208,14 @@ def _spread(
                 _announce(plans, number, say)
 
 
-def _lost(plan: Plan, out: Path, error: OptimizerError) -> Row:
-    """The row of a run whose launcher lost it, or that could not store its own."""
-    row = pipeline.blank_row(plan.recipe, plan.run_id)
-    row |= {"model": plan.original.name, "status": "failed", "error": str(error)}
-    results.write_row(out, row)
+def _lost(plan: Plan, out: Path, error: OptimizerError, started: str) -> Row:
+    """The row of a run whose launcher lost it, or that could not store its own; unless only the answer was lost."""
+    stored = results.read_row(out, plan.run_id)
+    if stored and stored["created_at"] >= started:
+        return stored
+    row = pipeline.named_row(plan) | {"status": "failed", "error": str(error)}
+    with suppress(ArtifactError):  # then the error is that it cannot be stored
+        results.write_row(out, row)
     return row
 
 

@@ -54,6 +54,30 @@ def test_shipped_recipes_can_be_composed(tmp_path) -> None:
         optimizer.compose("recipe=nope")
 
 
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["out=X"], "out: is no recipe's matter"),
+        (["++force=true"], "force: is no recipe's matter"),
+        (["hydra/launcher=joblib"], r"write sweep\(\.\.\., launcher='joblib'\)"),
+        (["+hydra.launcher.n_jobs=2"], "hydra/launcher: is no recipe's matter"),
+        (["-m", "pruning_amount=0.1,0.2"], "-m: compose gives one recipe"),
+        (["hydra.mode=MULTIRUN", "pruning_amount=0.1,0.2"], "compose: 2 recipes"),
+    ],
+)
+def test_what_compose_would_lose_is_an_error(overrides, said) -> None:
+    with pytest.raises(RecipeError, match=said):
+        optimizer.compose("recipe=pruned", *overrides)
+
+
+def test_a_launcher_is_a_name_or_a_mapping(recipe, tmp_path) -> None:
+    pytest.importorskip("joblib")
+    assert optimizer.sweep([recipe], out=tmp_path / "out", launcher="joblib")["status"].tolist() == ["ok"]
+    with pytest.raises(RecipeError, match="launcher: 2 is no mapping"):
+        optimizer.sweep([recipe], out=tmp_path / "other", launcher=2)
+    assert not (tmp_path / "other").exists()
+
+
 def test_models_of_others_are_compared(tiny_model, tmp_path) -> None:
     original = tiny_model("sequence-classification")
     noisy = tiny_model("sequence-classification", tmp_path / "noisy", initializer_range=0.6)

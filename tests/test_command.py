@@ -48,7 +48,9 @@ def test_version_and_help(optimizer):
         (["-m", "pruning_amount=0.2,2"], "stages.prune.amount: 2"),
         (["--config-dir", "nowhere"], "--config-dir: 'nowhere' is no directory"),
         (["hydra=3"], "Config group override"),
-        (["nonsense"], "missing EQUAL"),
+        (["nonsense"], "'nonsense' is no setting; write KEY=VALUE"),
+        (["model.path=täam"], "model.path: 'täam' cannot be read; write model.path='...' in quotes"),
+        (["model.path=${nope}"], "model.path: Interpolation key 'nope' not found"),
     ],
 )
 def test_a_wrong_command_is_one_line_and_leaves_nothing(optimizer, tmp_path, arguments, said):
@@ -168,6 +170,11 @@ def test_a_teams_recipe_may_not_have_a_shipped_name(optimizer, tmp_path):
     code, _, err = optimizer("--config-dir", str(tmp_path), "recipe=fp16")
     assert code == 2
     assert "'fp16' is the name of a shipped recipe" in one_line(err)
+    (tmp_path / "team" / "hydra" / "launcher").mkdir(parents=True)
+    (tmp_path / "team" / "hydra" / "launcher" / "joblib.yaml").write_text("launcher: joblib\nn_jobs: 1\n")
+    code, _, err = optimizer("--config-dir", "team", "recipe=fp16")
+    assert code == 2
+    assert "'joblib' is the name of a shipped hydra/launcher" in one_line(err)
 
 
 def test_the_recipe_of_a_run_gives_the_same_run(optimizer, tmp_path):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from tqdm import tqdm
 
 from optimizer import process
 from optimizer.errors import DataError, ProcessError
@@ -56,6 +57,11 @@ def die_by(number: int) -> None:
 
 def leave(code: int) -> None:
     os._exit(code)
+
+
+def die_in_a_bar() -> None:
+    for _ in tqdm(range(2)):
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def sleep_with_child(note: str) -> None:
@@ -184,6 +190,24 @@ def test_an_interrupted_or_killed_parent_leaves_no_process_behind(
     assert errors.count("Traceback") == (number == signal.SIGINT)
     for pid in map(int, note.read_text().split()):
         wait_until(lambda pid=pid: not is_running(pid))
+
+
+def test_a_child_killed_in_a_bar_leaves_nothing_to_warn_of() -> None:
+    here = Path(__file__).parent
+    code = """
+        import contextlib
+        from optimizer import errors, process
+        from test_process import die_in_a_bar
+
+        process._PRELOADED = "json"
+        with contextlib.suppress(errors.ProcessError):
+            process.call(die_in_a_bar)
+    """
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(here), str(here.parent)])}
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    assert "0%" in done.stderr
+    assert "leaked" not in done.stderr
 
 
 @pytest.mark.parametrize("arguments", [["script.py"], ["-"], ["-c", "{code}"], ["-m", "script"]], ids=lambda a: a[0])

@@ -101,6 +101,29 @@ def test_a_row_file_that_cannot_be_read_is_skipped(tmp_path: Path, text: str) ->
     assert len(table(tmp_path)) == 2
 
 
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("status", "running"),
+        ("status", None),
+        ("status", []),
+        ("run_id", 1),
+        ("created_at", None),
+        ("size_ratio", "x"),
+        ("threads", "2"),
+        ("model", ["a"]),
+        ("threshold", [0.1]),
+    ],
+)
+def test_a_row_with_a_value_of_another_kind_counts_as_not_there(tmp_path: Path, column: str, value: Any) -> None:
+    write_row(tmp_path, row("good", pruning_amount="0.1 0.2", size_ratio=math.nan))
+    write_row(tmp_path, row("bad"))
+    path = tmp_path / "runs" / "bad" / "row.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {column: value}))
+    assert [found["run_id"] for found in assemble(tmp_path)] == ["good"]
+    assert read_row(tmp_path, "bad") is None
+
+
 def test_a_row_of_a_later_release_keeps_its_further_columns(tmp_path: Path) -> None:
     write_row(tmp_path, row())
     path = tmp_path / "runs" / "a-1" / "row.json"
@@ -139,7 +162,7 @@ from optimizer.results import COLUMNS, write_row
 
 out, process = Path(sys.argv[1]), sys.argv[2]
 for number in range(10):
-    figures = {"run_id": f"{process}-{number}", "created_at": str(number), "agreement": 0.5}
+    figures = {"run_id": f"{process}-{number}", "status": "ok", "created_at": str(number), "agreement": 0.5}
     write_row(out, dict.fromkeys(COLUMNS) | figures)
 assert "torch" not in sys.modules
 """

@@ -9,6 +9,7 @@ import hostile
 import pytest
 import tiny
 from command_line import one_line, rows
+from filelock import FileLock
 
 import optimizer
 from optimizer import pipeline, runner
@@ -257,8 +258,7 @@ def test_a_search_is_a_command_with_rows_a_page_and_only_its_front(optimizer, tm
 
 def test_a_sweep_may_hold_a_search(tmp_path, capsys) -> None:
     pytest.importorskip("optuna")
-    words = ["evaluation=none", f"model.path={tmp_path}"]
-    tiny.save(tiny.bert(), tmp_path)
+    words = ["evaluation=none", f"model.path={tiny.save(tiny.bert(), tmp_path / 'model')}"]
     ordinary = optimizer.compose("recipe=fp16", *words)
     search = optimizer.compose("recipe=smallest", "search.trials=2", "~gates.agreement", *words)
     options = Options(out=str(tmp_path / "out"))
@@ -269,6 +269,77 @@ def test_a_sweep_may_hold_a_search(tmp_path, capsys) -> None:
 
 def test_a_sweep_of_nothing_is_nothing(tmp_path) -> None:
     assert runner.sweep([], tmp_path) == []
+
+
+def test_a_folder_in_the_models_own_is_refused(optimizer, tmp_path) -> None:
+    tiny.save(tiny.bert(), tmp_path)
+    code, _, err = optimizer("recipe=fp16", "model.path=.", QUIET)
+    assert code == 2
+    assert "out: 'outputs' lies in the model's own folder" in one_line(err)
+
+
+def test_the_order_of_the_stages_is_a_run_of_its_own(model, tmp_path) -> None:
+    stages: dict[str, Any] = {"prune": {"amount": 0.3}, "threshold": {"value": 0.1}}
+    recipes = [pruned(model, 0.3, stages=stages), pruned(model, 0.3, stages=dict(reversed(stages.items())))]
+    first, second = runner.sweep([parse(recipe) for recipe in recipes], tmp_path)
+    assert first["run_id"] != second["run_id"]
+    assert (first["stages"], second["stages"]) == ("prune threshold", "threshold prune")
+
+
+def test_an_original_that_changes_meanwhile_is_a_failed_row(tiny_model, tmp_path) -> None:
+    original = tiny_model("sequence-classification", tmp_path / "model")
+    at = pipeline.plan(parse(pruned(str(original), 0.3)))
+    tiny_model("sequence-classification", original, initializer_range=0.7)
+    row = pipeline.run(at, tmp_path / "out")
+    assert row["status"] == "failed"
+    assert "has changed since the command began" in row["error"]
+    assert not list((tmp_path / "out").rglob("artifact"))
+
+
+def test_originals_of_one_name_have_fronts_of_their_own(tiny_model, tmp_path) -> None:
+    models = [
+        tiny_model("sequence-classification", tmp_path / name / "model", initializer_range=width)
+        for name, width in (("a", 0.5), ("b", 0.6))
+    ]
+    recipes = [parse(pruned(str(model), 0.0, evaluation=AGREEMENT)) for model in models]
+    found = runner.sweep(recipes, tmp_path / "out", keep="front")
+    assert all(verify(artifact(tmp_path / "out", row)) for row in found)
+
+
+def test_what_is_not_to_be_kept_goes_even_if_nothing_is_left_to_do(model, tmp_path) -> None:
+    recipes = [parse(pruned(model, amount)) for amount in (0.1, 0.2)]
+    runner.sweep(recipes, tmp_path)
+    assert {row["artifact"] for row in runner.sweep(recipes, tmp_path, keep="none")} == {None}
+    assert not list(tmp_path.glob("runs/*/artifact*"))
+
+
+def test_a_run_that_another_process_holds_is_not_waited_for_in_planning(model, tmp_path) -> None:
+    (first,) = runner.sweep([parse(pruned(model, 0.1))], tmp_path)
+    at = pipeline.plan(parse(pruned(model, 0.1)))
+    with FileLock(tmp_path / "runs" / first["run_id"] / ".lock"):
+        assert pipeline.judge(at, tmp_path, "all") is None
+    assert pipeline.judge(at, tmp_path, "all") == first
+
+
+def test_a_row_that_cannot_be_stored_does_not_stop_the_others(model, tmp_path) -> None:
+    recipes = [parse(pruned(model, amount)) for amount in (0.1, 0.2)]
+    blocked = tmp_path / "runs" / pipeline.plan(recipes[0]).run_id
+    blocked.parent.mkdir(parents=True)
+    blocked.touch()
+    first, second = runner.sweep(recipes, tmp_path)
+    assert first["status"] == "failed"
+    assert "cannot be written" in first["error"]
+    assert second["status"] == "ok"
+
+
+def test_a_failure_to_plan_is_forgotten_once_it_can_be_planned(tiny_model, tmp_path) -> None:
+    there = str(tiny_model("sequence-classification", tmp_path / "a"))
+    late = tmp_path / "b"
+    recipes = [parse(pruned(path, 0.1)) for path in (there, str(late))]
+    assert [row["status"] for row in runner.sweep(recipes, tmp_path / "out")] == ["ok", "failed"]
+    tiny_model("sequence-classification", late, initializer_range=0.6)
+    assert [row["status"] for row in runner.sweep(recipes, tmp_path / "out")] == ["ok", "ok"]
+    assert [row["status"] for row in rows(tmp_path / "out")] == ["ok", "ok"]
 
 
 def test_no_good_recipe_is_the_first_error(tmp_path) -> None:

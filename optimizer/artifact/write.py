@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -46,10 +47,21 @@ def write(staged: Staged, recipe: Recipe, original: str, place: Path, keep: Path
         manifest = _fill(partial, staged, recipe, original)
         put_in_place(partial, place, keep)
     except OSError as error:
-        raise ArtifactError(f"{place}: cannot be written ({error.strerror or error})") from error
+        raise ArtifactError(_what_failed(error, staged.checkpoint.directory, place)) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return manifest
+
+
+def _what_failed(error: OSError, original: Path, place: Path) -> str:
+    """One line that blames the file of the original that could not be read, or else the artifact."""
+    reason = error.strerror or error
+    if isinstance(error.filename, str | os.PathLike) and error.filename2 is None:  # two names: a copy or a renaming
+        file = Path(error.filename)
+        ours = file.is_relative_to(partial_name(place)) or place.is_relative_to(file)
+        if file.is_relative_to(original) and not ours:
+            return f"{file}: cannot be read ({reason})"
+    return f"{place}: cannot be written ({reason})"
 
 
 def partial_name(place: Path) -> Path:

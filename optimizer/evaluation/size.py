@@ -1,14 +1,11 @@
 """How large an artifact is and how many zeros it holds, read from its files."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import safe_open
 
-from optimizer.checkpoint import Checkpoint, open_shards, weight_bytes
+from optimizer.checkpoint import Checkpoint, open_shards, read_config, stored_tensors, weight_bytes
 from optimizer.packing.payload import is_payload, stored_codes
 
 _BITS_PER_BYTE = 8
@@ -34,21 +31,18 @@ def measure(original: Checkpoint, artifact: Path) -> dict[str, int | float]:
 
 def _counts(original: Checkpoint, artifact: Path) -> Iterator[tuple[int, int]]:
     """For each stored weight, how many values it holds and how many of them are zero."""
-    config: dict[str, Any] = json.loads((artifact / "config.json").read_text(encoding="utf-8"))
-    quantization = config.get("quantization_config") or {}
+    quantization = read_config(artifact).get("quantization_config") or {}
     four_bits = quantization.get("bitsandbytes", quantization).get("load_in_4bit", False)
     for shard in open_shards(artifact):
-        with safe_open(shard.path, framework="pt") as file:
-            for name in shard.shapes:
-                if name not in original.places:
-                    continue
-                tensor = file.get_tensor(name)
-                if is_payload(tensor):
-                    tensor = stored_codes(tensor)
-                if four_bits and f"{name}.quant_map" in shard.shapes:
-                    yield _four_bit_counts(tensor, file.get_tensor(f"{name}.quant_map"))
-                else:
-                    yield tensor.numel(), int((tensor == 0).sum())
+        names = [name for name in shard.shapes if name in original.places]
+        maps = {f"{name}.quant_map": name for name in names if f"{name}.quant_map" in shard.shapes and four_bits}
+        levels = {maps[name]: tensor for name, tensor in stored_tensors(shard.path, list(maps))}
+        for name, tensor in stored_tensors(shard.path, names):
+            if name in levels:
+                yield _four_bit_counts(tensor, levels[name])
+            else:
+                values = stored_codes(tensor) if is_payload(tensor) else tensor
+                yield values.numel(), int((values == 0).sum())
 
 
 def _four_bit_counts(codes: torch.Tensor, values: torch.Tensor) -> tuple[int, int]:

@@ -50,6 +50,8 @@ class Joblib(Settings):
     def _outcomes(
         self, joblib: Any, function: Callable[[T], R | OptimizerError], items: Sequence[T]
     ) -> Generator[tuple[int, R | OptimizerError], None, None]:
+        if not items:
+            return
         stopping = threading.Event()
         busy: set[int] = set()
 

@@ -60,6 +60,8 @@ class Ray(Settings):
     def _outcomes(
         self, ray: Any, function: Callable[[T], R], items: Sequence[T]
     ) -> Generator[tuple[int, R | OptimizerError], None, None]:
+        if not items:
+            return
         waiting = deque(enumerate(items))
         running: dict[Any, int] = {}
         with _connected(ray, self.address):

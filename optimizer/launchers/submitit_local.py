@@ -1,17 +1,18 @@
 """Runs side by side on this machine, each in a Python of its own with its own log, by submitit."""
 
+import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from pydantic import Field, field_validator
 
-from optimizer.errors import OptimizerError, ProcessError
+from optimizer.errors import OptimizerError, ProcessError, RecipeError
 from optimizer.launchers import processes
-from optimizer.launchers.attempt import late_interrupt, require
+from optimizer.launchers.attempt import first_line, late_interrupt, require
 from optimizer.launchers.joblib import check_n_jobs, count_of
 from optimizer.launchers.submitit_jobs import answers, new_folder, read_answer, run
 from optimizer.settings import Settings
@@ -48,24 +49,27 @@ class SubmititLocal(Settings):
         """Yield the index of each item and what `function` returns for it, or how it failed, as each finishes.
 
         A new folder in `folder` keeps the jobs' logs. Closing the iterator ends all jobs. Raises RecipeError where
-        submitit is missing.
+        submitit is missing, and, when an outcome is asked for, when a job cannot be written to the folder.
         """
-        executor = require("submitit").LocalExecutor(new_folder(folder))
+        return self._outcomes(require("submitit"), partial(run, function, self.timeout_min), items, folder)
+
+    def _outcomes(
+        self, submitit: Any, function: Callable[[T], R | OptimizerError], items: Sequence[T], folder: Path
+    ) -> Generator[tuple[int, R | OptimizerError], None, None]:
+        if not items:
+            return
+        with _writable(folder):
+            executor = submitit.LocalExecutor(new_folder(folder))
         executor.update_parameters(
             timeout_min=self.timeout_min, gpus_per_node=self.gpus_per_node, setup=list(self.setup)
         )
-        return self._outcomes(executor, partial(run, function, self.timeout_min), items)
-
-    def _outcomes(
-        self, executor: Any, function: Callable[[T], R | OptimizerError], items: Sequence[T]
-    ) -> Generator[tuple[int, R | OptimizerError], None, None]:
         waiting = deque(enumerate(items))
         running: dict[int, Any] = {}
         try:
             while waiting or running:
                 # submitit itself would start all of them at once
                 while waiting and len(running) < self.workers:
-                    with late_interrupt():
+                    with late_interrupt(), _writable(folder):
                         index, item = waiting.popleft()
                         running[index] = executor.submit(function, item)
                 for index, job in list(running.items()):
@@ -76,6 +80,14 @@ class SubmititLocal(Settings):
         finally:
             for job in running.values():
                 _end(job)
+
+
+@contextlib.contextmanager
+def _writable(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RecipeError(f"out: no job can be started from {folder}: {first_line(error)}; make room there") from None
 
 
 def _outcome(folder: Path, job: Any) -> Any:

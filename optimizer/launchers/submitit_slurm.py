@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import logging
 import shutil
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -20,6 +21,8 @@ from optimizer.settings import Settings
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+_log = logging.getLogger(__name__)
 
 _PROGRAMS = ("sbatch", "srun", "squeue", "scancel")
 _MB_PER_GB = 1024
@@ -76,9 +79,24 @@ class SubmititSlurm(Settings):
                     f"hydra.launcher: no {program} here; start this on a machine of the SLURM cluster, "
                     "or write hydra/launcher=joblib"
                 )
-        executor = submitit.SlurmExecutor(new_folder(folder))
-        executor.update_parameters(**self._parameters())
-        return _outcomes(executor, partial(run, function, self.timeout_min), items)
+        return self._outcomes(submitit, partial(run, function, self.timeout_min), items, folder)
+
+    def _outcomes(
+        self, submitit: Any, function: Callable[[T], R | OptimizerError], items: Sequence[T], folder: Path
+    ) -> Generator[tuple[int, R | OptimizerError], None, None]:
+        if not items:
+            return
+        jobs: dict[str, Any] = {}
+        try:
+            with late_interrupt():
+                executor, submitted = _submit(submitit, self._parameters(), function, items, folder)
+                jobs.update((job.job_id, job) for job in submitted)
+            indices = {job.job_id: index for index, job in enumerate(submitted)}
+            for name, outcome in _collect(executor.folder, jobs):
+                yield indices[name], outcome
+        finally:
+            if jobs:
+                _cancel(set(jobs))
 
     def _parameters(self) -> dict[str, Any]:
         """The settings by the names of submitit's SlurmExecutor."""
@@ -92,39 +110,30 @@ class SubmititSlurm(Settings):
         return values
 
 
-def _outcomes(
-    executor: Any, function: Callable[[T], R | OptimizerError], items: Sequence[T]
-) -> Generator[tuple[int, R | OptimizerError], None, None]:
-    if not items:
-        return
-    jobs: dict[str, Any] = {}
-    try:
-        with late_interrupt():
-            submitted = _submit(executor, function, items)
-            jobs.update((job.job_id, job) for job in submitted)
-        indices = {job.job_id: index for index, job in enumerate(submitted)}
-        for name, outcome in _collect(executor.folder, jobs):
-            yield indices[name], outcome
-    finally:
-        if jobs:
-            _cancel(set(jobs))
-
-
-def _submit(executor: Any, function: Callable[[T], R], items: Sequence[T]) -> list[Any]:
+def _submit(
+    submitit: Any, parameters: dict[str, Any], function: Callable[[T], R], items: Sequence[T], folder: Path
+) -> tuple[Any, list[Any]]:
     # submitit prints what sbatch says before it raises it
     with contextlib.redirect_stderr(io.StringIO()):
         try:
+            executor = submitit.SlurmExecutor(new_folder(folder))
+            executor.update_parameters(**parameters)
             jobs: list[Any] = executor.map_array(function, items)
+        except OSError as error:
+            raise RecipeError(
+                f"out: no job can be started from {folder}: {first_line(error)}; make room there"
+            ) from None
         except RuntimeError as error:
             raise RecipeError(f"hydra.launcher: SLURM refuses the jobs: {first_line(error)}") from None
-    return jobs
+    return executor, jobs
 
 
 def _cancel(jobs: set[str]) -> None:
     try:
         slurm_queue.cancel(jobs)
-    except SlurmError as error:
-        raise ProcessError(f"SLURM jobs may go on ({error}); write scancel {min(jobs).partition('_')[0]}") from None
+    except (SlurmError, OSError) as error:
+        # Something is under way already, a Ctrl-C most often, and an error would take its place.
+        _log.warning("SLURM jobs may go on (%s); write scancel %s", error, min(jobs).partition("_")[0])
 
 
 def _collect(folder: Path, jobs: dict[str, Any]) -> Generator[tuple[str, Any], None, None]:

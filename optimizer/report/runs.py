@@ -63,8 +63,7 @@ class Run:
     @property
     def closeness(self) -> float | None:
         """Agreement, or cosine similarity where the model decides on nothing; None if not measured."""
-        value = quality(self.row)
-        return value if value is not None and math.isfinite(value) else None
+        return quality(self.row)
 
     @property
     def is_slower(self) -> bool:
@@ -81,7 +80,7 @@ class Run:
 def runs(rows: Iterable[Row], out: Path) -> list[Run]:
     """Good rows before rejected before failed, among them the smaller first; recipes are read from `out`."""
     ordered = sorted(rows, key=_rank)
-    best = {id(row) for row in front(row for row in ordered if _has_place(row))}
+    best = {id(row) for row in front(ordered)}
     paths = [run_directory(out, str(row["run_id"])) / "recipe.yaml" for row in ordered]
     texts = [_text(path) for path in paths]
     settings = [None if text is None else _settings(path) for path, text in zip(paths, texts, strict=True)]
@@ -107,11 +106,6 @@ def _rank(row: Row) -> tuple[int, float, str]:
     size = row["size_ratio"]
     known = size is not None and not math.isnan(size)
     return STATUSES.index(row["status"]), size if known else math.inf, str(row["run_id"])
-
-
-def _has_place(row: Row) -> bool:
-    closeness = quality(row)
-    return row["artifact_bytes"] is not None and closeness is not None and math.isfinite(closeness)
 
 
 def _text(path: Path) -> str | None:

@@ -71,7 +71,7 @@ def _figures(row: Row) -> list[str]:
 def _remarks(rows: list[Row]) -> list[str]:
     remarks = []
     for row in rows:
-        if row["speedup"] is not None and row["speedup"] < 1:
+        if row["speedup"] is not None and 0 < row["speedup"] < 1:
             remarks.append(f"{row['run_id']} is slower than its original: {1 / row['speedup']:.1f} times the latency.")
         if row["agreement"] is not None and row["agreement_high"] - row["agreement_low"] > _WIDE_INTERVAL:
             remarks.append(

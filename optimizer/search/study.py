@@ -28,6 +28,7 @@ from optimizer.results import Row
 from optimizer.search.space import Range, Search, changed, is_within, own_values
 
 _RANDOM_TRIALS = 6  # before the estimators have anything to go by
+_ROUNDS = 4  # at least, however many run at once: each learns from those before it
 _ROW = "row"
 _ORDER = ("ok", "rejected", "failed")
 
@@ -49,20 +50,33 @@ def search(
         saved = _saved(journal, goal)
         # Sampled in memory, and written once finished: what a killed process was at leaves no trace to clear away.
         study = optuna.create_study(direction=goal.direction)
-        study.add_trials(
-            saved.get_trials(states=[TrialState.COMPLETE])
-        )  # what failed may have been the machine's fault
+        study.add_trials(_checked(saved, recipe, goal, run))
         if there := len(_trials(study)):
             say(f"search: {there} of {goal.trials} trials are there already: {journal}")
         while (left := goal.trials - len(_trials(study))) > 0:
             made = len(_trials(saved))
-            trials = [_ask(study, made + more, goal, own_values(base)) for more in range(min(left, at_once))]
+            count = min(left, at_once, max(1, goal.trials // _ROUNDS))
+            trials = [_ask(study, made + more, goal, own_values(base)) for more in range(count)]
             recipes = [changed(recipe, _values(trial.params, goal)) for trial in trials]
             for trial, row in zip(trials, _rows(recipes, run), strict=True):
                 saved.add_trial(_tell(study, trial, row, goal, base.gates))
                 tried = _words(_values(trial.params, goal))
                 say(f"search: trial {trial.number + 1} of {goal.trials}: {_outcome(row, goal)}; {tried}")
     return _result(study, goal, base.gates, say)
+
+
+def _checked(
+    saved: optuna.Study, recipe: Mapping[str, Any], goal: Search, run: Callable[[list[Recipe]], list[Row]]
+) -> list[optuna.trial.FrozenTrial]:
+    """The trials of earlier commands, whose runs are looked at again: a run that has gone or is damaged is done again.
+
+    What failed is left out: it may have been the machine's fault.
+    """
+    trials = saved.get_trials(states=[TrialState.COMPLETE])
+    rows = _rows([changed(recipe, _values(trial.params, goal)) for trial in trials], run) if trials else []
+    for trial, row in zip(trials, rows, strict=True):
+        trial.user_attrs = {**trial.user_attrs, _ROW: row}
+    return [trial for trial in trials if trial.user_attrs[_ROW]["status"] != "failed"]
 
 
 def _rows(recipes: list[Recipe], run: Callable[[list[Recipe]], list[Row]]) -> list[Row]:

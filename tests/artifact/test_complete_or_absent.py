@@ -75,6 +75,31 @@ def test_nothing_is_left_when_the_disk_is_full(original: Path, tmp_path: Path) -
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_file_of_the_original_that_vanishes_is_named(original: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(original, tmp_path / "tickets")
+    at = tiny.staged(copy, HALF)
+    lost = sorted(copy.glob("*.safetensors"))[-1]
+    lost.unlink()
+    with pytest.raises(ArtifactError) as caught:
+        write(at, parse({}), "tickets", tmp_path / "artifact")
+    assert str(caught.value) == f"{lost}: cannot be read (No such file or directory)"
+    assert [path.name for path in tmp_path.iterdir()] == ["tickets"]
+
+
+def test_a_full_disk_is_not_blamed_on_the_file_that_is_copied(
+    original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(source: Path, target: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(source), None, str(target))
+
+    copy = shutil.copytree(original, tmp_path / "tickets")
+    (copy / "notes.txt").touch()
+    at = tiny.staged(copy, HALF)
+    monkeypatch.setattr(shutil, "copyfile", full)
+    with pytest.raises(ArtifactError, match=r"artifact: cannot be written \(No space left on device\)$"):
+        write(at, parse({}), "tickets", tmp_path / "artifact")
+
+
 def test_nothing_is_left_when_the_system_refuses_to_write(original: Path, tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))

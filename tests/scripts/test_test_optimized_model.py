@@ -1,13 +1,16 @@
 """The guide's comparing script: the figures of several models against their original, what it refuses."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny
+import torch
 from command_line import one_line
+from safetensors.torch import load_file, save_file
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -101,6 +104,25 @@ def test_a_model_that_cannot_be_measured_is_a_failed_row_and_the_others_are_meas
     assert statuses == {"same": "ok", "other": "failed"}
     assert f"page: {tmp_path / 'page' / 'report.html'}" in out
     assert "stranger" in (tmp_path / "page" / "report.html").read_text()
+
+
+def test_strangers_directories_are_measured_or_a_failed_row_of_one_line(
+    compare: Run, original: Path, tmp_path: Path
+) -> None:
+    legacy, odd, lacking = (shutil.copytree(original, tmp_path / name) for name in ("legacy", "odd", "lacking"))
+    state = load_file(original / "model.safetensors")
+    (legacy / "model.safetensors").unlink()
+    torch.save(state, legacy / "pytorch_model.bin")
+    tiny.change_config(odd, quantization_config="text")
+    kept = {name: tensor for name, tensor in state.items() if name != "classifier.weight"}
+    save_file(kept, lacking / "model.safetensors", {"format": "pt"})
+    code, out, err = compare("--optimized", *(f"{place.name}:{place}" for place in (legacy, odd, lacking)))
+    statuses = {line.split()[0]: line.split()[1] for line in out.splitlines()[1:4]}
+    assert (code, statuses) == (1, {"legacy": "ok", "odd": "failed", "lacking": "failed"})
+    assert err.splitlines() == [
+        "odd: failed: AttributeError: 'str' object has no attribute 'get'",
+        f"lacking: failed: {lacking}: lacks 1 of its model's weights, which would be random (classifier.weight)",
+    ]
 
 
 def test_the_same_name_twice_is_one_line(compare: Run, original: Path) -> None:
