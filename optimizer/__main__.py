@@ -17,10 +17,10 @@ CONF = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parent.parent / "conf
 COMMAND_KEYS = ("out", "force", "keep", "plan", "debug")
 _KNOBS = ("pruning_amount", "threshold")
 _SCRATCH = "OPTIMIZER_SCRATCH"
-_LAUNCHER = re.compile(r"[+~]*hydra[./]launcher(?=[=.@]|$)")
+LAUNCHER = re.compile(r"[+~]*hydra[./]launcher(?=[=.@]|$)")
 _IN_A_RECIPE = "hydra/launcher: a recipe cannot choose the launcher; write hydra/launcher=NAME on the command line"
 _KEY = re.compile(r"[+~]*([A-Za-z_][\w/.@-]*)", re.ASCII)
-_CONFIG_DIR_FLAGS = ("--config-dir", "-cd")
+CONFIG_DIR_FLAGS = ("--config-dir", "-cd")
 
 
 def main() -> None:
@@ -72,7 +72,7 @@ def compose(arguments: list[str]) -> list[dict[str, Any]]:
         # Hydra leaves a multirun.yaml in its sweep folder, which config.yaml takes from here: another argument of ours
         # would stand between a user's flags and their values.
         os.environ[_SCRATCH] = scratch
-        sys.argv = [sys.argv[0], *(argument for argument in arguments if not _LAUNCHER.match(argument))]
+        sys.argv = [sys.argv[0], *(argument for argument in arguments if not LAUNCHER.match(argument))]
         start = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
         try:
             start(lambda config: found.append((config, copy.deepcopy(HydraConfig.get()))))()
@@ -123,7 +123,7 @@ def _launcher(arguments: list[str]) -> dict[str, Any] | None:
     from hydra.core.override_parser.types import Quote, QuotedString
     from omegaconf import OmegaConf
 
-    asked = [argument for argument in arguments if _LAUNCHER.match(argument)]
+    asked = [argument for argument in arguments if LAUNCHER.match(argument)]
     if not asked:
         return None
     _check_launcher(asked)
@@ -170,7 +170,7 @@ def _config_dirs(arguments: list[str]) -> list[Path]:
     found = []
     for index, argument in enumerate(arguments):
         flag, equals, value = argument.partition("=")
-        if flag in _CONFIG_DIR_FLAGS:
+        if flag in CONFIG_DIR_FLAGS:
             found.append(value if equals else arguments[index + 1] if index + 1 < len(arguments) else "")
     return [Path(value) for value in found]
 

@@ -29,7 +29,7 @@ def compose(*overrides: str) -> dict[str, Any]:
     from optimizer.__main__ import COMMAND_KEYS, compose
 
     for override in overrides:
-        _check_override(override, COMMAND_KEYS)
+        _check_override(override)
     before = sys.argv
     try:
         configs = compose(list(overrides))
@@ -109,14 +109,16 @@ def compare(
     return _frame(rows)
 
 
-def _check_override(override: str, command_keys: Sequence[str]) -> None:
+def _check_override(override: str) -> None:
     """Refuse what the command line takes beside a recipe: here it would be lost."""
+    from optimizer.__main__ import COMMAND_KEYS, CONFIG_DIR_FLAGS, LAUNCHER
+
     name = override.lstrip("+~").partition("=")[0]
-    if name.startswith("-") and name not in ("--config-dir", "-cd"):
+    if name.startswith("-") and name not in CONFIG_DIR_FLAGS:
         raise RecipeError(f"{name}: compose gives one recipe; write a compose for each, and give them all to sweep")
-    if name in command_keys:
+    if name in COMMAND_KEYS:
         raise RecipeError(f"{name}: is no recipe's matter; leave it out, and see the arguments of run and sweep")
-    if name.startswith(("hydra/launcher", "hydra.launcher")):
+    if LAUNCHER.match(override):
         raise RecipeError("hydra/launcher: is no recipe's matter; write sweep(..., launcher='joblib')")
 
 

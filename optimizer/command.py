@@ -48,10 +48,17 @@ def execute(configs: list[dict[str, Any]], options: Options, launcher: Launcher)
     return 0 if _show(rows, options.folder) and good else 1
 
 
-def sweep(recipes: list[Recipe], options: Options, launcher: Launcher) -> list[Row]:
-    """Run every recipe and say on stderr how it goes."""
-    given: dict[str, Any] = {"force": options.force, "keep": options.keep, "launcher": launcher}
-    return runner.sweep(recipes, options.folder, **given, say=print_line)
+def sweep(recipes: list[Recipe], options: Options, launcher: Launcher, *, settle: bool = True) -> list[Row]:
+    """Run every recipe and say on stderr how it goes; `settle` as for `runner.sweep`."""
+    return runner.sweep(
+        recipes,
+        options.folder,
+        force=options.force,
+        keep=options.keep,
+        settle=settle,
+        launcher=launcher,
+        say=print_line,
+    )
 
 
 def search(recipe: Mapping[str, Any], options: Options, launcher: Launcher) -> list[Row]:
@@ -63,8 +70,7 @@ def search(recipe: Mapping[str, Any], options: Options, launcher: Launcher) -> l
     seen: dict[str, Row] = {}
 
     def run(recipes: list[Recipe]) -> list[Row]:
-        given: dict[str, Any] = {"force": options.force, "keep": keep, "settle": False, "launcher": launcher}
-        rows = runner.sweep(recipes, out, **given, say=print_line)
+        rows = sweep(recipes, options, launcher, settle=False)
         tried.extend(recipes)
         seen.update({row["run_id"]: row for row in rows})
         runner.drop(list(seen.values()), out, keep)

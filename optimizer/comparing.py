@@ -6,12 +6,11 @@ from pathlib import Path
 from optimizer import results
 from optimizer.artifact.manifest import versions
 from optimizer.checkpoint import Checkpoint, open_checkpoint, open_shards, read_config
-from optimizer.errors import ModelError, OptimizerError
+from optimizer.errors import ModelError, as_optimizer_error
 from optimizer.evaluation import size
 from optimizer.evaluation.measure import Job, evaluate
 from optimizer.evaluation.texts import check_labels, read
 from optimizer.locate import locate
-from optimizer.process import one_line
 from optimizer.recipe import DataSettings, Environment, EvaluationSettings, ModelSettings
 from optimizer.results import Row
 
@@ -69,10 +68,8 @@ def _figures(checkpoint: Checkpoint, job: Job) -> Row:
                 f"({', '.join(lost[:_NAMED])}{', ...' if len(lost) > _NAMED else ''})"
             )
         return size.measure(checkpoint, job.artifact) | evaluate(job)
-    except OptimizerError as error:
-        return {"status": "failed", "error": str(error)}
     except Exception as error:  # a stranger's files may hold anything
-        return {"status": "failed", "error": one_line(error)}
+        return {"status": "failed", "error": str(as_optimizer_error(error))}
 
 
 def _lost(original: Checkpoint, directory: Path) -> list[str]:

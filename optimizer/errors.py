@@ -31,3 +31,11 @@ class EvaluationError(OptimizerError):
 
 class ProcessError(OptimizerError):
     """A process that did a part of a run died, or failed in a way that nobody foresaw."""
+
+
+def as_optimizer_error(error: Exception) -> OptimizerError:
+    """The error itself if it is one that users meet, else a ProcessError of its type and its first line."""
+    if isinstance(error, OptimizerError):
+        return error
+    lines = str(error).strip().splitlines()
+    return ProcessError(f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__)

@@ -20,7 +20,7 @@ from optimizer.artifact.card import write_card
 from optimizer.artifact.manifest import read_manifest, verify, versions
 from optimizer.artifact.write import partial_name
 from optimizer.checkpoint import Checkpoint, open_checkpoint, stamps
-from optimizer.errors import ArtifactError, ModelError, OptimizerError, RecipeError
+from optimizer.errors import ArtifactError, ModelError, RecipeError, as_optimizer_error
 from optimizer.evaluation.measure import Job, evaluate
 from optimizer.evaluation.predict import decision
 from optimizer.evaluation.texts import Texts, check_labels, read
@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 
 Keep = Literal["all", "front", "none"]
 """Which artifacts stay after a sweep: all, those that no other run beats in size and agreement, none."""
+
+State = Literal["finished", "to measure", "to do", "to do again"]
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,7 @@ def run(plan: Plan, out: Path, *, force: bool = False, keep: Keep = "all") -> Ro
             row |= _measure(plan, out, directory)
             _check_unchanged(plan, directory)
         except Exception as error:
-            known = isinstance(error, OptimizerError)
-            row |= {"status": "failed", "error": str(error) if known else process.one_line(error)}
+            row |= {"status": "failed", "error": str(as_optimizer_error(error))}
             _note(directory, error)
         finally:
             shutil.rmtree(partial_name(directory / "artifact"), ignore_errors=True)
@@ -104,8 +105,8 @@ def finished(plan: Plan, out: Path, keep: Keep) -> Row | None:
     return row
 
 
-def state(plan: Plan, out: Path, keep: Keep) -> str:
-    """What is left of a run: finished, to measure (its artifact is there), to do, or to do again after a failure."""
+def state(plan: Plan, out: Path, keep: Keep) -> State:
+    """What is left of a run; to measure: its artifact is there; to do again: it has failed."""
     if finished(plan, out, keep):
         return "finished"
     directory = results.run_directory(out, plan.run_id)
@@ -245,17 +246,16 @@ def _check_unchanged(plan: Plan, directory: Path) -> None:
 def _run_id(recipe: Recipe, original: str, texts: Texts) -> str:
     values = recipe.values()
     decisive = {key: value for key, value in values.items() if key not in ("gates", "model", "data")}
-    decisive["stages"] = list(values["stages"].items())  # their order decides
     return f"{recipe.name}-{_digest(decisive | {'original': original, 'texts': texts.fingerprint} | versions())}"
 
 
 def _unplanned_id(recipe: Recipe) -> str:
-    values = recipe.values()
-    return f"{recipe.name}-{_digest(values | {'gates': None, 'stages': list(values['stages'].items())})}"
+    return f"{recipe.name}-{_digest(recipe.values() | {'gates': None})}"
 
 
 def _digest(values: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+    ordered = values | {"stages": list(values["stages"].items())}  # sorting the keys would hide it
+    return hashlib.sha256(json.dumps(ordered, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _used(recipe: Recipe, kind: str, setting: str) -> Any:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import psutil
 
-from optimizer.errors import OptimizerError, ProcessError
+from optimizer.errors import ProcessError, as_optimizer_error
 
 T = TypeVar("T")
 
@@ -143,19 +143,10 @@ def _answer(writer: connection.Connection, function: Callable[..., Any], args: t
     tqdm.set_lock(threading.RLock())
     try:
         writer.send((function(*args), None))
-    except OptimizerError as error:
-        error.add_note(traceback.format_exc())
-        writer.send((None, error))
     except Exception as error:
-        failure = ProcessError(one_line(error))
+        failure = as_optimizer_error(error)
         failure.add_note(traceback.format_exc())
         writer.send((None, failure))
-
-
-def one_line(error: Exception) -> str:
-    """An error's type and the first line of what it says."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def _end_with_parent() -> None:

@@ -57,18 +57,22 @@ COLUMNS = (
 )
 
 Row = dict[str, Any]
+
+
+def columns(first: str, end: str) -> tuple[str, ...]:
+    """The row's columns from `first` on, those before `end`."""
+    return COLUMNS[COLUMNS.index(first) : COLUMNS.index(end)]
+
+
 ROW_FILE = "row.json"
 CSV_FILE = "results.csv"
 LOG_FILE = "run.log"
-_STATUSES = ("ok", "rejected", "failed")
+STATUSES = ("ok", "rejected", "failed")
+"""Best first."""
 _IDENTITY = ("run_id", "created_at")
 _TEXTS = ("error", "recipe", "model", "stages", "format", "data", "artifact", "device")
 _SETTINGS = ("pruning_amount", "threshold")  # of a recipe with two such stages: both values, in a text
-_FIGURES = (
-    *COLUMNS[COLUMNS.index("parameters") : COLUMNS.index("data")],
-    *COLUMNS[COLUMNS.index("examples") : COLUMNS.index("artifact")],
-    "threads",
-)
+_FIGURES = (*columns("parameters", "data"), *columns("examples", "artifact"), "threads")
 _ROUNDING = 1e-9  # of a difference of shares: 0.9 - 0.85 is a little more than 0.05
 
 
@@ -90,6 +94,13 @@ def write_row(out: Path, row: Row) -> None:
 def read_row(out: Path, run_id: str) -> Row | None:
     """The stored row of a run, None if there is none that can be read."""
     return _read(run_directory(out, run_id) / ROW_FILE)
+
+
+def rank(row: Row) -> tuple[int, float, str]:
+    """Sorts good rows before rejected before failed, and among them the smaller first."""
+    size = row["size_ratio"]
+    known = size is not None and not math.isnan(size)
+    return STATUSES.index(row["status"]), size if known else math.inf, str(row["run_id"])
 
 
 def run_directory(out: Path, run_id: str) -> Path:
@@ -126,7 +137,7 @@ def _read(path: Path) -> Row | None:
 def _is_sound(row: Row) -> bool:
     """Whether every value is of the kind that a run writes."""
     return (
-        row["status"] in _STATUSES
+        row["status"] in STATUSES
         and all(isinstance(row[column], str) for column in _IDENTITY)
         and all(isinstance(row[column], str | None) for column in _TEXTS)
         and all(isinstance(row[column], int | float | str | None) for column in _SETTINGS)

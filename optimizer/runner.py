@@ -15,15 +15,13 @@ from optimizer.errors import ArtifactError, OptimizerError, RecipeError
 from optimizer.estimate import artifact_bytes
 from optimizer.front import front
 from optimizer.launchers import Basic, Launcher
-from optimizer.pipeline import Keep, Plan
+from optimizer.pipeline import Keep, Plan, State
 from optimizer.recipe import Recipe
 from optimizer.results import Row
 
 _MEGABYTE = 1e6
 _MUCH_PRUNING = 0.5
 _NO_BARS = "TQDM_DISABLE"
-_TO_MEASURE = "to measure"
-_TAKES_NOTHING = ("finished", _TO_MEASURE)
 Say = Callable[[str], None]
 
 
@@ -59,7 +57,7 @@ def _sweep(
     rows: dict[str, Row] = {}
     plans: dict[str, Plan] = {}
     to_do: list[Plan] = []
-    for place, plan in _planned(recipes, say):
+    for place, plan in _planned(recipes, out, say):
         if isinstance(plan, OptimizerError):
             row = pipeline.failed_row(recipes[place], plan)
             results.write_row(out, row)
@@ -74,14 +72,13 @@ def _sweep(
             row = pipeline.named_row(plan)
             to_do.append(plan)
         if isinstance(plan, Plan):
-            _check_apart(plan, out)
             plans[plan.run_id] = plan
             pipeline.forget_failure(plan.recipe, out)
         rows[row["run_id"]] = row
     results.assemble(out)
     if settle:
         drop(list(rows.values()), out, keep)
-    check_space(to_do, out, keep, launcher.workers)
+    check_space(to_do, out, force, keep, launcher.workers)
     with closing(_spread(to_do, out, force, keep, launcher, say)) as finished:
         for row in finished:
             rows[row["run_id"]] = row
@@ -107,18 +104,21 @@ def look_ahead(recipes: list[Recipe], out: Path, *, force: bool = False, keep: K
     if out.exists() and not out.is_dir():
         raise RecipeError(f"out: '{out}' is a file; write out=DIR")
     found: dict[str, Outlook] = {}
-    for place, plan in _planned(recipes, lambda _: None):
+    for place, plan in _planned(recipes, out, lambda _: None):
         if isinstance(plan, OptimizerError):
             row = pipeline.failed_row(recipes[place], plan)
             outlook = Outlook(row, f"cannot run: {plan}", 0)
         else:
             row = pipeline.named_row(plan)
-            state = "to do" if force else pipeline.state(plan, out, keep)
-            outlook = Outlook(
-                row, state, 0 if state in _TAKES_NOTHING else artifact_bytes(plan.checkpoint, plan.recipe)
-            )
+            state: State = "to do" if force else pipeline.state(plan, out, keep)
+            outlook = Outlook(row, state, _bytes(plan, state))
         found.setdefault(row["run_id"], outlook)
     return list(found.values())
+
+
+def _bytes(plan: Plan, state: State) -> int:
+    """What the artifact of a run in this state will take of the disk beyond what is there."""
+    return 0 if state in ("finished", "to measure") else artifact_bytes(plan.checkpoint, plan.recipe)
 
 
 def drop(rows: list[Row], out: Path, keep: Keep) -> None:
@@ -131,10 +131,10 @@ def drop(rows: list[Row], out: Path, keep: Keep) -> None:
             pipeline.drop_artifact(out, row)
 
 
-def check_space(plans: list[Plan], out: Path, keep: Keep, workers: int) -> None:
+def check_space(plans: list[Plan], out: Path, force: bool, keep: Keep, workers: int) -> None:
     """Refuse what may not fit on the disk: the artifacts that may be there at the same time, at their largest."""
-    new = [plan for plan in plans if pipeline.state(plan, out, keep) != _TO_MEASURE]
-    sizes = sorted((artifact_bytes(plan.checkpoint, plan.recipe) for plan in new), reverse=True)
+    states = ("to do" if force else pipeline.state(plan, out, keep) for plan in plans)
+    sizes = sorted((_bytes(plan, state) for plan, state in zip(plans, states, strict=True)), reverse=True)
     needed = sum(sizes[:workers] if keep == "none" else sizes)
     free = shutil.disk_usage(out).free
     if needed > free:
@@ -167,11 +167,14 @@ def _check_keep(recipes: list[Recipe], keep: Keep) -> None:
         raise RecipeError("keep: 'front' needs the agreement, which this evaluation does not measure; write keep=all")
 
 
-def _planned(recipes: list[Recipe], say: Say) -> Iterator[tuple[int, Plan | OptimizerError]]:
+def _planned(recipes: list[Recipe], out: Path, say: Say) -> Iterator[tuple[int, Plan | OptimizerError]]:
     plans = [_plan(recipe) for recipe in recipes]
     failures = [plan for plan in plans if isinstance(plan, OptimizerError)]
     if failures and len(failures) == len(plans):
         raise failures[0]
+    for plan in plans:
+        if isinstance(plan, Plan):
+            _check_apart(plan, out)
     for place, plan in enumerate(plans):
         _warn(recipes[place], say)
         yield place, plan
@@ -193,7 +196,7 @@ def _spread(
     started = datetime.now(UTC).isoformat(timespec="milliseconds")
     run = partial(pipeline.run, out=out.resolve(), force=force, keep=keep)
     one_by_one = isinstance(launcher, Basic)
-    if one_by_one and plans:
+    if one_by_one:
         _announce(plans, 0, say)
     with closing(launcher.launch(run, plans, out.resolve() / "launcher")) as outcomes:
         for number, (index, row) in enumerate(outcomes, start=1):
@@ -245,7 +248,6 @@ def _verdict(row: Row) -> str:
 def _make_good(rows: dict[str, Row], plans: dict[str, Plan], out: Path, keep: Keep) -> None:
     """Make again what an earlier command did not keep and the front of this one needs."""
     if keep == "front":
-        drop(list(rows.values()), out, keep)
         for row in front(rows.values()):
             if not row["artifact"]:
                 rows[row["run_id"]] = pipeline.run(plans[row["run_id"]], out)

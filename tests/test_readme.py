@@ -13,7 +13,7 @@ import tiny
 import torch
 from command_line import rows
 
-from optimizer import __main__ as command
+import optimizer
 from optimizer import search
 from optimizer.errors import RecipeError
 from optimizer.launchers import LAUNCHERS
@@ -44,6 +44,15 @@ def example(heading: str, language: str) -> str:
 def named(text: str) -> set[str]:
     """Everything between backticks, word by word."""
     return {word for code in re.findall(r"`([^`\n]+)`", text) for word in re.findall(r"[\w.]+", code)}
+
+
+def composed(heading: str, name: str, command: str) -> dict[str, Any]:
+    """What the recipe below a heading composes to, in the working folder, by the command that `command` finds there."""
+    folder = Path("team", "recipe")
+    folder.mkdir(parents=True)
+    (folder / f"{name}.yaml").write_text(example(heading, "yaml"))
+    (arguments,) = re.findall(command, section(heading))
+    return optimizer.compose(*arguments.split())
 
 
 @pytest.fixture
@@ -88,14 +97,8 @@ def test_the_stage_of_the_readme_leaves_an_artifact_and_has_its_errors(tmp_path:
 
 
 def test_the_recipe_of_the_readme_is_a_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = section("## A recipe, line by line")
-    (tmp_path / "team" / "recipe").mkdir(parents=True)
-    (tmp_path / "team" / "recipe" / "support.yaml").write_text(example("## A recipe, line by line", "yaml"))
-    (arguments,) = re.findall(r"`python -m optimizer (--config-dir team [^`]*)`", text)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["optimizer"])
-    (values,) = command.compose(arguments.split())
-    recipe = parse({key: value for key, value in values.items() if key not in command.COMMAND_KEYS})
+    recipe = parse(composed("## A recipe, line by line", "support", r"`python -m optimizer (--config-dir team [^`]*)`"))
     assert recipe.name == "support"
     assert recipe.model.path == "models/support"
     assert (recipe.data.path, recipe.data.text, recipe.data.label) == ("data/held_out.jsonl", "message", "intent")
@@ -107,14 +110,8 @@ def test_the_recipe_of_the_readme_is_a_recipe(tmp_path: Path, monkeypatch: pytes
 
 def test_the_search_of_the_readme_is_a_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("optuna")
-    text = section("### Search")
-    (tmp_path / "team" / "recipe").mkdir(parents=True)
-    (tmp_path / "team" / "recipe" / "small_support.yaml").write_text(example("### Search", "yaml"))
-    (arguments,) = re.findall(r"# python -m optimizer (--config-dir team .*)", text)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["optimizer"])
-    (values,) = command.compose(arguments.split())
-    found = search.settings({key: value for key, value in values.items() if key not in command.COMMAND_KEYS})
+    found = search.settings(composed("### Search", "small_support", r"# python -m optimizer (--config-dir team .*)"))
     assert (found.minimize, found.trials) == ("size_ratio", 20)
     assert set(found.ranges) == {"stages.quantize.step", "stages.quantize.dead_zone"}
 

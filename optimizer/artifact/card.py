@@ -6,7 +6,7 @@ from typing import Any
 
 from optimizer.artifact.manifest import CARD, Manifest
 from optimizer.errors import ArtifactError
-from optimizer.results import COLUMNS
+from optimizer.results import columns
 from optimizer.yaml import dump
 
 _LOADING = {
@@ -17,7 +17,7 @@ _LOADING = {
         "`python -m optimizer.unpack THIS_DIRECTORY OUT` writes one that needs no package."
     ),
 }
-_FIGURES = (*COLUMNS[COLUMNS.index("parameters") : COLUMNS.index("optimize_seconds")], "device", "threads")
+_FIGURES = (*columns("parameters", "optimize_seconds"), "device", "threads")
 
 
 def write_card(

@@ -8,11 +8,11 @@ from optimizer.evaluation.inputs import prepare
 from optimizer.evaluation.job import Job
 from optimizer.evaluation.models import Pair, on_meta, set_up
 from optimizer.evaluation.tally import Figures
-from optimizer.results import COLUMNS
+from optimizer.results import columns
 
 __all__ = ["FIGURES", "Job", "evaluate"]
 
-FIGURES = (*COLUMNS[COLUMNS.index("agreement") : COLUMNS.index("optimize_seconds")], "evaluate_seconds")
+FIGURES = (*columns("agreement", "optimize_seconds"), "evaluate_seconds")
 """The row's columns that `evaluate` fills."""
 
 

@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from optimizer.errors import OptimizerError, ProcessError, RecipeError
+from optimizer.errors import OptimizerError, RecipeError, as_optimizer_error
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -20,10 +20,8 @@ def attempt(function: Callable[[T], R], item: T) -> R | OptimizerError:
     """What `function` returns for `item`, or the error that it raises, anything unforeseen as a ProcessError."""
     try:
         return function(item)
-    except OptimizerError as error:
-        return error
     except Exception as error:
-        failure = ProcessError(f"{type(error).__name__}: {first_line(error)}".removesuffix(": "))
+        failure = as_optimizer_error(error)
         failure.add_note(traceback.format_exc())
         return failure
 

@@ -7,12 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from pydantic import field_validator
-
 from optimizer import process
 from optimizer.errors import OptimizerError
-from optimizer.launchers.attempt import CORES, attempt, require
-from optimizer.settings import Settings
+from optimizer.launchers.attempt import attempt, require
+from optimizer.launchers.side_by_side import SideBySide
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -20,22 +18,10 @@ R = TypeVar("R")
 _SECONDS_BETWEEN_LOOKS = 0.05
 
 
-class Joblib(Settings):
+class Joblib(SideBySide):
     """Runs side by side on this machine: `n_jobs` at once, -1 for as many as it has cores."""
 
     kind: ClassVar[str] = "joblib"
-
-    n_jobs: int = -1
-
-    @field_validator("n_jobs")
-    @classmethod
-    def _check_n_jobs(cls, value: int) -> int:
-        return check_n_jobs(value)
-
-    @property
-    def workers(self) -> int:
-        """How many runs at once at most."""
-        return count_of(self.n_jobs)
 
     def launch(
         self, function: Callable[[T], R], items: Sequence[T], folder: Path
@@ -76,15 +62,3 @@ class Joblib(Settings):
                 time.sleep(_SECONDS_BETWEEN_LOOKS)
             for _ in outcomes:  # the rest is None by now; joblib warns when nobody takes it
                 pass
-
-
-def check_n_jobs(value: int) -> int:
-    """`value`, if it is a number of jobs; ValueError with what to write otherwise."""
-    if value < 1 and value != -1:
-        raise ValueError("must be 1 or more, or -1 for as many as this machine has cores")
-    return value
-
-
-def count_of(n_jobs: int) -> int:
-    """How many jobs at once a valid `n_jobs` means on this machine."""
-    return CORES if n_jobs == -1 else n_jobs

@@ -8,14 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from optimizer.errors import OptimizerError, ProcessError, RecipeError
 from optimizer.launchers import processes
 from optimizer.launchers.attempt import first_line, late_interrupt, require
-from optimizer.launchers.joblib import check_n_jobs, count_of
+from optimizer.launchers.side_by_side import SideBySide
 from optimizer.launchers.submitit_jobs import answers, new_folder, read_answer, run
-from optimizer.settings import Settings
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -23,25 +22,14 @@ R = TypeVar("R")
 _SECONDS_BETWEEN_LOOKS = 0.1
 
 
-class SubmititLocal(Settings):
+class SubmititLocal(SideBySide):
     """Runs side by side on this machine, each in a Python of its own: `n_jobs` at once, -1 for as many as cores."""
 
     kind: ClassVar[str] = "submitit_local"
 
-    n_jobs: int = -1
     timeout_min: int = Field(default=60, ge=1)
     gpus_per_node: int = Field(default=0, ge=0)
     setup: tuple[str, ...] = Field(default=(), strict=False)
-
-    @field_validator("n_jobs")
-    @classmethod
-    def _check_n_jobs(cls, value: int) -> int:
-        return check_n_jobs(value)
-
-    @property
-    def workers(self) -> int:
-        """How many runs at once at most."""
-        return count_of(self.n_jobs)
 
     def launch(
         self, function: Callable[[T], R], items: Sequence[T], folder: Path

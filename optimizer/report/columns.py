@@ -3,9 +3,8 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from optimizer.report.figures import figure, interval
 from optimizer.report.runs import Run, printable
-
-MEGABYTE = 1e6
 
 
 @dataclass(frozen=True)
@@ -23,16 +22,10 @@ def worth_showing(runs: Sequence[Run]) -> list[Column]:
     return [column for column in _COLUMNS if any(column.text(run) for run in runs)]
 
 
-def interval(run: Run) -> str:
-    """The 95 % interval of the agreement."""
-    low, high = run.figure("agreement_low"), run.figure("agreement_high")
-    return "" if low is None or high is None else f"{low:.4f} to {high:.4f}"
-
-
 def figures(run: Run) -> list[str]:
     """The lines that say how a run did, for beside its point."""
     size, ratio = MEGABYTES.text(run), RATIO.text(run)
-    rests = f" ({interval(run)})" if interval(run) else ""
+    rests = f" ({INTERVAL.text(run)})" if INTERVAL.text(run) else ""
     what = "agreement" if run.row["agreement"] is not None else "cosine similarity"
     lines = [
         f"{size} MB, {ratio} of the original" if size and ratio else "",
@@ -44,12 +37,8 @@ def figures(run: Run) -> list[str]:
     return [line for line in lines if line]
 
 
-def _number(heading: str, column: str, pattern: str, scale: float = 1) -> Column:
-    def text(run: Run) -> str:
-        value = run.row[column]
-        return "" if value is None else pattern.format(value / scale)
-
-    return Column(heading, lambda run: run.figure(column), text)
+def _number(heading: str, column: str) -> Column:
+    return Column(heading, lambda run: run.figure(column), lambda run: figure(run.row, column))
 
 
 def _words(heading: str, text: Callable[[Run], str]) -> Column:
@@ -57,16 +46,15 @@ def _words(heading: str, text: Callable[[Run], str]) -> Column:
 
 
 def _closeness(run: Run) -> str:
-    value = run.row["cosine_similarity"] if run.row["agreement"] is None else run.row["agreement"]
-    return "" if value is None else f"{value:.4f}"
+    return figure(run.row, "cosine_similarity" if run.row["agreement"] is None else "agreement")
 
 
-MEGABYTES = _number("MB", "artifact_bytes", "{:.2f}", MEGABYTE)
-RATIO = _number("size", "size_ratio", "{:.1%}")
+MEGABYTES = _number("MB", "artifact_bytes")
+RATIO = _number("size", "size_ratio")
 CLOSENESS = Column("agreement", lambda run: run.closeness, _closeness)
-INTERVAL = Column("95 % interval", lambda run: run.figure("agreement_low"), interval)
-SPEEDUP = _number("speed-up", "speedup", "{:.2f}x")
-LATENCY = _number("ms", "latency_ms_p50", "{:.1f}")
+INTERVAL = Column("95 % interval", lambda run: run.figure("agreement_low"), lambda run: interval(run.row))
+SPEEDUP = _number("speed-up", "speedup")
+LATENCY = _number("ms", "latency_ms_p50")
 MODEL = _words("model", lambda run: run.model)
 DIFFERS = _words("differs in", lambda run: ", ".join(run.settings))
 
@@ -79,12 +67,12 @@ _COLUMNS = (
     INTERVAL,
     SPEEDUP,
     LATENCY,
-    _number("accuracy", "accuracy", "{:.4f}"),
-    _number("perplexity", "perplexity", "{:.2f}"),
-    _number("memory, MB", "peak_memory_mb", "{:.0f}"),
-    _number("sparsity", "sparsity", "{:.1%}"),
-    _number("examples", "examples", "{:.0f}"),
-    _number("seconds", "optimize_seconds", "{:.1f}"),
+    _number("accuracy", "accuracy"),
+    _number("perplexity", "perplexity"),
+    _number("memory, MB", "peak_memory_mb"),
+    _number("sparsity", "sparsity"),
+    _number("examples", "examples"),
+    _number("seconds", "optimize_seconds"),
     _words("recipe", lambda run: printable(run.row["recipe"])),
     _words("format", lambda run: printable(run.row["format"])),
 )

@@ -16,9 +16,9 @@ from markupsafe import Markup
 from optimizer.errors import ArtifactError
 from optimizer.report import columns
 from optimizer.report.markdown import markdown
-from optimizer.report.runs import STATUSES, Run, printable, runs
+from optimizer.report.runs import Run, printable, runs
 from optimizer.report.table import remarks_on_data
-from optimizer.results import COLUMNS, Row
+from optimizer.results import COLUMNS, STATUSES, Row
 
 PAGE = "report.html"
 MARKDOWN = "report.md"

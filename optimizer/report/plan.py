@@ -7,10 +7,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from optimizer.report.figures import MEGABYTE
 from optimizer.report.table import NARROWEST
 from optimizer.runner import Outlook
 
-_MEGABYTE = 1e6
 _COLUMNS = ("run", "state", "model", "stages", "format", "pruning_amount", "threshold")
 
 
@@ -28,7 +28,7 @@ def show_plan(outlooks: list[Outlook], searches: Mapping[str, int], out: Path) -
     for outlook in outlooks:
         row = outlook.row
         asked = ("" if row[column] is None else str(row[column]) for column in _COLUMNS[2:])
-        size = f"{outlook.bytes / _MEGABYTE:.1f}" if outlook.bytes else ""
+        size = f"{outlook.bytes / MEGABYTE:.1f}" if outlook.bytes else ""
         table.add_row(row["run_id"], outlook.state, *asked, size)
     if outlooks:
         console.print(table)
@@ -38,8 +38,8 @@ def show_plan(outlooks: list[Outlook], searches: Mapping[str, int], out: Path) -
     needed = sum(outlook.bytes for outlook in outlooks)
     free = shutil.disk_usage(_existing(out)).free
     console.print(
-        f"{len(outlooks)} runs, {to_do} to do; at most {needed / _MEGABYTE:.1f} MB of artifacts, "
-        f"{free / _MEGABYTE:.0f} MB free in {out}; nothing was done"
+        f"{len(outlooks)} runs, {to_do} to do; at most {needed / MEGABYTE:.1f} MB of artifacts, "
+        f"{free / MEGABYTE:.0f} MB free in {out}; nothing was done"
     )
 
 

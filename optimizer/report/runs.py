@@ -11,10 +11,9 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from optimizer.front import front, quality
-from optimizer.results import Row, run_directory
+from optimizer.results import Row, rank, run_directory
 from optimizer.yaml import load
 
-STATUSES = ("ok", "rejected", "failed")
 _LONGEST_LABEL = 30  # characters that fit beside a point
 
 
@@ -79,7 +78,7 @@ class Run:
 
 def runs(rows: Iterable[Row], out: Path) -> list[Run]:
     """Good rows before rejected before failed, among them the smaller first; recipes are read from `out`."""
-    ordered = sorted(rows, key=_rank)
+    ordered = sorted(rows, key=rank)
     best = {id(row) for row in front(ordered)}
     paths = [run_directory(out, str(row["run_id"])) / "recipe.yaml" for row in ordered]
     texts = [_text(path) for path in paths]
@@ -100,12 +99,6 @@ def printable(value: Any) -> str:
 def shortened(text: str) -> str:
     """The end of a text, which is what tells paths and ids apart."""
     return text if len(text) <= _LONGEST_LABEL else "…" + text[1 - _LONGEST_LABEL :]
-
-
-def _rank(row: Row) -> tuple[int, float, str]:
-    size = row["size_ratio"]
-    known = size is not None and not math.isnan(size)
-    return STATUSES.index(row["status"]), size if known else math.inf, str(row["run_id"])
 
 
 def _text(path: Path) -> str | None:

@@ -1,14 +1,15 @@
 """The table on the screen after a run or a sweep, and what has to be said about it."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from optimizer.results import CSV_FILE, Row
+from optimizer.report.figures import figure, interval
+from optimizer.results import CSV_FILE, Row, rank
 
 _WIDE_INTERVAL = 0.02
-_MEGABYTE = 1e6
 NARROWEST = 140  # columns, else figures would be cut
 
 
@@ -19,7 +20,7 @@ def show(rows: list[Row], out: Path | None = None) -> None:
     """
     console = Console(soft_wrap=True, highlight=False)
     console.width = max(console.width, NARROWEST)
-    ordered = sorted(rows, key=_rank)
+    ordered = sorted(rows, key=rank)
     table = Table(box=None, pad_edge=False, header_style="bold")
     asked = [column for column in _ASKED if len({row[column] for row in rows}) > 1]
     for name in (*_LEFT, *asked):
@@ -27,7 +28,8 @@ def show(rows: list[Row], out: Path | None = None) -> None:
     for name in _RIGHT:
         table.add_column(name, justify="right", no_wrap=True)
     for row in ordered:
-        table.add_row(row["run_id"], row["status"], *(_text(row[column]) for column in asked), *_figures(row))
+        known = (_text(row[column]) for column in asked)
+        table.add_row(row["run_id"], row["status"], *known, *(text(row) for text in _RIGHT.values()))
     console.print(table)
     for remark in _remarks(ordered):
         console.print(remark)
@@ -40,32 +42,19 @@ def show(rows: list[Row], out: Path | None = None) -> None:
 
 _LEFT = ("run", "status")
 _ASKED = ("model", "format", "pruning_amount", "threshold")  # shown where the rows differ in them
-_RIGHT = ("MB", "size", "agreement", "95 % interval", "texts", "speed-up", "ms")
-
-
-def _rank(row: Row) -> tuple[int, float]:
-    """Good rows before rejected before failed; among them the smaller first."""
-    return ("ok", "rejected", "failed").index(row["status"]), row["size_ratio"] or float("inf")
+_RIGHT: dict[str, Callable[[Row], str]] = {
+    "MB": lambda row: figure(row, "artifact_bytes"),
+    "size": lambda row: figure(row, "size_ratio"),
+    "agreement": lambda row: figure(row, "agreement"),
+    "95 % interval": interval,
+    "texts": lambda row: figure(row, "examples"),
+    "speed-up": lambda row: figure(row, "speedup"),
+    "ms": lambda row: figure(row, "latency_ms_p50"),
+}
 
 
 def _text(value: object) -> str:
     return "" if value is None else str(value)
-
-
-def _figures(row: Row) -> list[str]:
-    interval = ""
-    if row["agreement_low"] is not None:
-        interval = f"{row['agreement_low']:.4f} to {row['agreement_high']:.4f}"
-    size = row["artifact_bytes"]
-    return [
-        "" if size is None else f"{size / _MEGABYTE:.2f}",
-        "" if row["size_ratio"] is None else f"{row['size_ratio']:.1%}",
-        "" if row["agreement"] is None else f"{row['agreement']:.4f}",
-        interval,
-        "" if row["examples"] is None else f"{row['examples']}",
-        "" if row["speedup"] is None else f"{row['speedup']:.2f}x",
-        "" if row["latency_ms_p50"] is None else f"{row['latency_ms_p50']:.1f}",
-    ]
 
 
 def _remarks(rows: list[Row]) -> list[str]:

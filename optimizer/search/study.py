@@ -30,7 +30,6 @@ from optimizer.search.space import Range, Search, changed, is_within, own_values
 _RANDOM_TRIALS = 6  # before the estimators have anything to go by
 _ROUNDS = 4  # at least, however many run at once: each learns from those before it
 _ROW = "row"
-_ORDER = ("ok", "rejected", "failed")
 
 
 def search(
@@ -201,8 +200,8 @@ def _result(study: optuna.Study, goal: Search, gates: Gates, say: Callable[[str]
     def rank(trial: optuna.trial.FrozenTrial) -> tuple[int, float]:
         row = trial.user_attrs[_ROW]
         if row["status"] == "rejected":
-            return _ORDER.index("rejected"), sum(max(0.0, miss) for miss in _shortfalls(gates, row).values())
-        return _ORDER.index(row["status"]), math.inf if trial.value is None else sign * trial.value
+            return results.STATUSES.index("rejected"), sum(max(0.0, miss) for miss in _shortfalls(gates, row).values())
+        return results.STATUSES.index(row["status"]), math.inf if trial.value is None else sign * trial.value
 
     ranked = sorted(_trials(study), key=rank)
     rows = list({trial.user_attrs[_ROW]["run_id"]: trial.user_attrs[_ROW] for trial in ranked}.values())

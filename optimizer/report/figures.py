@@ -1,0 +1,41 @@
+"""The figures of a row as texts, the same on the screen, on the page and in Markdown."""
+
+import math
+
+from optimizer.results import Row
+
+MEGABYTE = 1e6
+_PATTERNS = {
+    "size_ratio": "{:.1%}",
+    "sparsity": "{:.1%}",
+    "agreement": "{:.4f}",
+    "accuracy": "{:.4f}",
+    "cosine_similarity": "{:.4f}",
+    "perplexity": "{:.2f}",
+    "examples": "{:.0f}",
+    "latency_ms_p50": "{:.1f}",
+    "speedup": "{:.2f}x",
+    "peak_memory_mb": "{:.0f}",
+    "optimize_seconds": "{:.1f}",
+}
+
+
+def figure(row: Row, column: str) -> str:
+    """A figure; empty if it was not measured."""
+    value = row[column]
+    if value is None:
+        return ""
+    return megabytes(value) if column == "artifact_bytes" else _PATTERNS[column].format(value)
+
+
+def interval(row: Row) -> str:
+    """The 95 % interval of the agreement; empty if it was not measured."""
+    low, high = row["agreement_low"], row["agreement_high"]
+    if low is None or high is None or not math.isfinite(low + high):
+        return ""
+    return f"{low:.4f} to {high:.4f}"
+
+
+def megabytes(size: float) -> str:
+    """Bytes as megabytes, without the unit."""
+    return f"{size / MEGABYTE:.2f}"
