@@ -249,6 +249,9 @@ def test_a_search_is_a_command_with_rows_a_page_and_only_its_front(optimizer, tm
     code, _, err = optimizer(*words, "keep=front")
     assert "3 of 3 trials are there already" in err
     assert [row["created_at"] for row in rows(tmp_path / "outputs")] == [row["created_at"] for row in found]
+    code, _, err = optimizer(*(word for word in words if word != "search.trials=3"), "~search", "keep=none")
+    assert code == 0, err
+    assert err.count("finished before: ok") == len(err.splitlines()) == 1
     code, out, _ = optimizer("-m", "recipe=smallest,fp16", "plan=true")
     assert code == 0
     assert "smallest: a search of 20 trials" in out

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from optimizer import machine
 from optimizer.errors import DataError, EvaluationError, ProcessError
 from optimizer.evaluation import comparison, latency
 from optimizer.evaluation.inputs import prepare
@@ -275,6 +278,22 @@ def test_a_cache_that_cannot_be_written_costs_only_time(
     original = tiny_model("sequence-classification")
     assert compare(job(original, original, "sequence-classification", tmp_path / "cache"))["agreement"] == 1
     assert "the original's predictions are not kept" in caplog.text
+
+
+def test_latency_waits_until_no_other_run_computes(tiny_model: TinyModel, tmp_path: Path) -> None:
+    original = tiny_model("causal-lm")
+    one = job(original, original, "causal-lm", tmp_path, examples=0, repetitions=1, warmup=0)
+    started = time.perf_counter()
+    evaluate(one)
+    undisturbed = time.perf_counter() - started
+    found: list[float] = []
+    measuring = threading.Thread(target=lambda: found.append(evaluate(one)["speedup"]))  # type: ignore[arg-type]
+    with machine.shared():
+        measuring.start()
+        measuring.join(1 + 2 * undisturbed)
+        assert measuring.is_alive()
+    measuring.join(60)
+    assert found[0] > 0
 
 
 def test_original_and_artifact_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
