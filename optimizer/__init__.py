@@ -7,16 +7,13 @@ from typing import TYPE_CHECKING, Any
 import wrapt
 
 if TYPE_CHECKING:
-    from optimizer.api import compare as compare
-    from optimizer.api import compose as compose
-    from optimizer.api import run as run
-    from optimizer.api import sweep as sweep
-    from optimizer.loading import load as load
+    from optimizer.api import compare, compose, run, sweep
+    from optimizer.model.loading import load
 
 __version__ = "0.1.0"
 __all__ = ["compare", "compose", "load", "run", "sweep"]
 
-_LAZY = {"load": "optimizer.loading"} | dict.fromkeys(("compare", "compose", "run", "sweep"), "optimizer.api")
+_LAZY = {"load": "optimizer.model.loading"} | dict.fromkeys(("compare", "compose", "run", "sweep"), "optimizer.api")
 
 
 def __getattr__(name: str) -> Any:

@@ -1,26 +1,13 @@
 """The command line: Hydra composes the configuration, everything after that takes plain values."""
 
-import copy
 import os
-import re
 import sys
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import optimizer
-from optimizer import interrupt
-from optimizer.errors import OptimizerError, RecipeError
-
-_PACKAGED = Path(__file__).parent / "conf"
-CONF = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parent.parent / "conf"
-COMMAND_KEYS = ("out", "force", "keep", "plan", "debug")
-_KNOBS = ("pruning_amount", "threshold")
-_SCRATCH = "OPTIMIZER_SCRATCH"
-LAUNCHER = re.compile(r"[+~]*hydra[./]launcher(?=[=.@]|$)")
-_IN_A_RECIPE = "hydra/launcher: a recipe cannot choose the launcher; write hydra/launcher=NAME on the command line"
-_KEY = re.compile(r"[+~]*([A-Za-z_][\w/.@-]*)", re.ASCII)
-CONFIG_DIR_FLAGS = ("--config-dir", "-cd")
+from optimizer.composing import COMMAND_KEYS, compose, compose_launcher
+from optimizer.errors import OptimizerError
+from optimizer.processes import interrupt
 
 
 def main() -> None:
@@ -37,7 +24,7 @@ def _main(arguments: list[str]) -> int:
     interrupt.listen()
     try:
         configs = compose(arguments)
-        return _run(configs, _launcher(arguments)) if configs else 0
+        return _run(configs, compose_launcher(arguments)) if configs else 0
     except KeyboardInterrupt:
         print("interrupted; run the same command again to go on", file=sys.stderr)
         return 130
@@ -55,141 +42,6 @@ def _run(configs: list[dict[str, Any]], launcher: dict[str, Any] | None) -> int:
     options = build(command.Options, {key: configs[0][key] for key in COMMAND_KEYS}, "")
     recipes = [{key: value for key, value in config.items() if key not in COMMAND_KEYS} for config in configs]
     return command.execute(recipes, options, launchers.parse(launcher))
-
-
-def compose(arguments: list[str]) -> list[dict[str, Any]]:
-    """The plain values of every combination that the command line asks for; none when it asks for help."""
-    import hydra
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.errors import InstantiationException
-    from omegaconf import DictConfig
-
-    _check_names(arguments)
-    found: list[tuple[DictConfig, Any]] = []
-    # Without it, Hydra prints several lines and ends the process itself, with exit code 1.
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-    with tempfile.TemporaryDirectory() as scratch:
-        # Hydra leaves a multirun.yaml in its sweep folder, which config.yaml takes from here: another argument of ours
-        # would stand between a user's flags and their values.
-        os.environ[_SCRATCH] = scratch
-        sys.argv = [sys.argv[0], *(argument for argument in arguments if not LAUNCHER.match(argument))]
-        start = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
-        try:
-            start(lambda config: found.append((config, copy.deepcopy(HydraConfig.get()))))()
-        except InstantiationException as error:  # in a sweep, Hydra tries to make a launcher of its own from ours
-            raise RecipeError(_IN_A_RECIPE if "_target_" in str(error) else _one_line(error)) from error
-        except Exception as error:
-            raise RecipeError(_one_line(error)) from error
-    return [_plain(config, settings) for config, settings in found]
-
-
-def _plain(config: Any, hydra: Any) -> dict[str, Any]:
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    from optimizer.recipe import KEYS, SEARCH
-    from optimizer.settings import nearest
-
-    raw = OmegaConf.to_container(config, resolve=False)
-    assert isinstance(raw, dict)
-    keys = (*KEYS, SEARCH)
-    recipe = {str(key): value for key, value in raw.items() if key in keys}
-    referred = set(re.findall(r"\$\{(\w+)\}", str(recipe)))
-    overrides = OmegaConf.to_container(hydra.overrides.task, resolve=False)
-    assert isinstance(overrides, list)
-    given = {str(override).lstrip("+").partition("=")[0] for override in overrides}
-    if hydra.runtime.choices["hydra/launcher"] != "basic":
-        raise RecipeError(_IN_A_RECIPE)
-    for key in map(str, raw):
-        if key in keys or key in COMMAND_KEYS or key in referred:
-            continue
-        if key not in _KNOBS:
-            raise RecipeError(f"recipe: unknown key '{key}'; {nearest(key, (*keys, *COMMAND_KEYS, *_KNOBS))}")
-        if key in given and str(hydra.mode) == "RunMode.RUN":
-            raise RecipeError(f"{key}: the recipe '{hydra.runtime.choices.recipe}' does not use it; leave it out")
-    try:
-        values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:
-        raise RecipeError(f"{error.full_key}: {_one_line(error)}; write {error.full_key}=VALUE") from None
-    assert isinstance(values, dict)
-    plain = {str(key): value for key, value in values.items() if key in keys or key in COMMAND_KEYS}
-    plain.setdefault("name", hydra.runtime.choices.recipe.replace("/", "-"))
-    return plain
-
-
-def _launcher(arguments: list[str]) -> dict[str, Any] | None:
-    """The settings of the launcher that is asked for; Hydra composes them, and launches nothing by them itself."""
-    from hydra import compose, initialize_config_dir
-    from hydra.core.override_parser.types import Quote, QuotedString
-    from omegaconf import OmegaConf
-
-    asked = [argument for argument in arguments if LAUNCHER.match(argument)]
-    if not asked:
-        return None
-    _check_launcher(asked)
-    quoted = (QuotedString(f"file://{folder.resolve()}", Quote.single) for folder in _config_dirs(arguments))
-    folders = ",".join(folder.with_quotes() for folder in quoted)
-    try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            config = compose("config", [*asked, f"hydra.searchpath=[{folders}]"], return_hydra_config=True)
-            values = OmegaConf.to_container(config.hydra.launcher, resolve=True)
-    except Exception as error:
-        raise RecipeError(_one_line(error)) from error
-    assert isinstance(values, dict)
-    return {str(key): value for key, value in values.items()}
-
-
-def _check_launcher(asked: list[str]) -> None:
-    """Refuse settings without a launcher that has them, which Hydra would take and nobody read."""
-    chosen = [argument.partition("=")[2] for argument in asked if argument.startswith("hydra/launcher=")]
-    for argument in asked:
-        group = "/launcher" in argument.partition("=")[0]
-        if group and not argument.startswith("hydra/launcher="):
-            raise RecipeError(f"hydra/launcher: '{argument}' chooses none; write hydra/launcher=joblib")
-        if not group and (not chosen or chosen[-1] == "basic"):
-            raise RecipeError(
-                f"hydra.launcher: '{argument}' needs a launcher that has this setting; "
-                "write hydra/launcher=joblib, or another, too"
-            )
-
-
-def _check_names(arguments: list[str]) -> None:
-    """Refuse a team's file with the name of a shipped one: Hydra would silently take the shipped one."""
-    shipped = sorted(path.relative_to(CONF) for path in CONF.glob("*/**/*.yaml"))
-    for directory in _config_dirs(arguments):
-        if not directory.is_dir():
-            raise RecipeError(f"--config-dir: '{directory}' is no directory; it must hold recipe/NAME.yaml")
-        for name in shipped:
-            if (directory / name).exists():
-                raise RecipeError(
-                    f"{directory / name}: '{name.stem}' is the name of a shipped {name.parent}; rename the file"
-                )
-
-
-def _config_dirs(arguments: list[str]) -> list[Path]:
-    found = []
-    for index, argument in enumerate(arguments):
-        flag, equals, value = argument.partition("=")
-        if flag in CONFIG_DIR_FLAGS:
-            found.append(value if equals else arguments[index + 1] if index + 1 < len(arguments) else "")
-    return [Path(value) for value in found]
-
-
-def _one_line(error: Exception) -> str:
-    from hydra.errors import OverrideParseException
-
-    if isinstance(error, OverrideParseException):
-        return " ".join(_unreadable(error.override).split())
-    text = str(error).partition("Config search path")[0].partition("full_key:")[0].partition("See https")[0]
-    return " ".join(text.split()) or type(error).__name__
-
-
-def _unreadable(override: str) -> str:
-    name, equals, value = override.partition("=")
-    key = _KEY.fullmatch(name)
-    if key is None or not equals:
-        return f"'{override}' is no setting; write KEY=VALUE"
-    return f"{key[1]}: '{value}' cannot be read; write {key[1]}='...' in quotes, and \"\" around all of it in a shell"
 
 
 if __name__ == "__main__":

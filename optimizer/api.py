@@ -9,13 +9,16 @@ from typing import Any
 
 import pandas
 
-from optimizer import command, interrupt, launchers
+from optimizer import command, launchers
 from optimizer.command import Options
-from optimizer.comparing import compare as compare_directories
 from optimizer.errors import RecipeError
-from optimizer.recipe import SEARCH, DataSettings, Environment, EvaluationSettings, parse
+from optimizer.evaluation.job import Environment, EvaluationSettings
+from optimizer.evaluation.texts import DataSettings
+from optimizer.processes import interrupt
+from optimizer.recipe import SEARCH, parse
 from optimizer.report.page import write_report
-from optimizer.results import COLUMNS, Row
+from optimizer.rows.store import COLUMNS, Row
+from optimizer.runs.comparing import compare as compare_directories
 from optimizer.settings import build
 
 Recipe = Mapping[str, Any]
@@ -26,7 +29,7 @@ def compose(*overrides: str) -> dict[str, Any]:
 
     Raises RecipeError for what the command line would refuse, and for what is no recipe's matter, such as `out=X`.
     """
-    from optimizer.__main__ import COMMAND_KEYS, compose
+    from optimizer.composing import COMMAND_KEYS, compose
 
     for override in overrides:
         _check_override(override)
@@ -111,7 +114,7 @@ def compare(
 
 def _check_override(override: str) -> None:
     """Refuse what the command line takes beside a recipe: here it would be lost."""
-    from optimizer.__main__ import COMMAND_KEYS, CONFIG_DIR_FLAGS, LAUNCHER
+    from optimizer.composing import COMMAND_KEYS, CONFIG_DIR_FLAGS, LAUNCHER
 
     name = override.lstrip("+~").partition("=")[0]
     if name.startswith("-") and name not in CONFIG_DIR_FLAGS:

@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from optimizer import runner
 from optimizer.errors import OptimizerError
 from optimizer.launchers import Launcher
-from optimizer.pipeline import Keep
 from optimizer.recipe import SEARCH, Recipe, parse
-from optimizer.results import Row, assemble
+from optimizer.rows.store import Row, assemble
+from optimizer.runs import sweep as sweeps
+from optimizer.runs.run import Keep
 from optimizer.settings import Settings
 
 
@@ -49,8 +49,8 @@ def execute(configs: list[dict[str, Any]], options: Options, launcher: Launcher)
 
 
 def sweep(recipes: list[Recipe], options: Options, launcher: Launcher, *, settle: bool = True) -> list[Row]:
-    """Run every recipe and say on stderr how it goes; `settle` as for `runner.sweep`."""
-    return runner.sweep(
+    """Run every recipe and say on stderr how it goes; `settle` as for `sweeps.sweep`."""
+    return sweeps.sweep(
         recipes,
         options.folder,
         force=options.force,
@@ -73,12 +73,12 @@ def search(recipe: Mapping[str, Any], options: Options, launcher: Launcher) -> l
         rows = sweep(recipes, options, launcher, settle=False)
         tried.extend(recipes)
         seen.update({row["run_id"]: row for row in rows})
-        runner.drop(list(seen.values()), out, keep)
+        sweeps.drop(list(seen.values()), out, keep)
         return rows
 
     order = [row["run_id"] for row in find(recipe, run, out, print_line, launcher.workers, force=options.force)]
     # All trials at once: what an earlier command did not keep and their front needs is made again.
-    rows = {row["run_id"]: row for row in runner.sweep(tried, out, keep=keep)}
+    rows = {row["run_id"]: row for row in sweeps.sweep(tried, out, keep=keep)}
     return [rows[run_id] for run_id in order]
 
 
@@ -91,7 +91,7 @@ def _show_plan(recipes: list[Recipe], searches: list[dict[str, Any]], options: O
     from optimizer.report.plan import show_plan
     from optimizer.search import settings
 
-    runs = runner.look_ahead(recipes, options.folder, force=options.force, keep=options.keep)
+    runs = sweeps.look_ahead(recipes, options.folder, force=options.force, keep=options.keep)
     trials = {config["name"]: settings(config).trials for config in searches}
     show_plan(runs, trials, options.folder)
 

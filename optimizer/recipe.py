@@ -1,91 +1,21 @@
 """A recipe: what to do with one model, as plain frozen values, checked before anything is read."""
 
-import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
-
 from optimizer.errors import RecipeError
+from optimizer.evaluation.job import Environment, EvaluationSettings
+from optimizer.evaluation.texts import DataSettings
+from optimizer.model.locate import ModelSettings
+from optimizer.rows.gates import Gates
 from optimizer.settings import Settings, build, nearest
 from optimizer.stages import STAGES
-from optimizer.stages.stage import Routing, Stage
-from optimizer.weight import Role
+from optimizer.stages.stage import Routing, Step
 
 Format = Literal["dense", "packed"]
 _NAME = re.compile(r"\w[\w.-]*")  # it begins a run's id, which names a directory
-
-
-class ModelSettings(Settings):
-    """Which model: `path` is a directory, a hub id, or `demo`."""
-
-    path: str = Field(default="demo", min_length=1)
-    revision: str | None = None
-
-
-class DataSettings(Settings):
-    """Which texts: `path` is a file (jsonl, csv, parquet, txt), `demo`, `builtin`, or `auto`.
-
-    `text` names the column of texts, or two columns for pairs; `label` the column of labels, if there is one.
-    `limit` keeps only the first texts.
-    """
-
-    path: str = "auto"
-    text: str | list[str] = "text"
-    label: str = "label"
-    limit: int | None = Field(default=None, ge=1)
-
-    @field_validator("text", mode="before")
-    @classmethod
-    def _one_or_two(cls, text: Any) -> Any:
-        pair = isinstance(text, list) and len(text) == 2 and all(isinstance(column, str) for column in text)
-        if not (pair or isinstance(text, str)):
-            raise ValueError("write one column, or two columns for pairs of texts")
-        return text
-
-
-class EvaluationSettings(Settings):
-    """What is measured: agreement on `examples` texts (null: all, 0: none), latency over `repetitions` (0: none)."""
-
-    examples: int | None = Field(default=None, ge=0)
-    batch_size: int = Field(default=8, ge=1)
-    length: int = Field(default=128, ge=1)
-    warmup: int = Field(default=2, ge=0)
-    repetitions: int = Field(default=10, ge=0)
-
-
-class Gates(Settings):
-    """Bounds that a row must meet: agreement, agreement_low and speedup from below, the others from above."""
-
-    agreement: float | None = Field(default=None, ge=0, le=1)
-    agreement_low: float | None = Field(default=None, ge=0, le=1)
-    size_ratio: float | None = Field(default=None, gt=0)
-    speedup: float | None = Field(default=None, gt=0)
-    accuracy_drop: float | None = Field(default=None, ge=-1, le=1)
-
-
-class Environment(Settings):
-    """Where and how a run computes: `threads` defaults to the cores this process may use."""
-
-    device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:\d+)?)$")
-    threads: int = Field(default_factory=lambda: len(os.sched_getaffinity(0)), ge=1)
-    seed: int = Field(default=0, ge=0, lt=2**32)
-
-
-@dataclass(frozen=True)
-class Step:
-    """A stage under its label in the recipe, with the weights it is for."""
-
-    label: str
-    stage: Stage
-    routing: Routing
-
-    @property
-    def roles(self) -> Sequence[Role]:
-        """The roles that it is for: those it is given, else the stage's own."""
-        return self.stage.default_roles if self.routing.roles is None else self.routing.roles
 
 
 class Output(Settings):

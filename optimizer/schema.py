@@ -3,7 +3,11 @@
 import json
 from typing import Any
 
-from optimizer.recipe import SEARCH, DataSettings, Environment, EvaluationSettings, Gates, ModelSettings, Output
+from optimizer.evaluation.job import Environment, EvaluationSettings
+from optimizer.evaluation.texts import DataSettings
+from optimizer.model.locate import ModelSettings
+from optimizer.recipe import SEARCH, Output
+from optimizer.rows.gates import Gates
 from optimizer.search import Range, Search
 from optimizer.settings import Settings
 from optimizer.stages import STAGES

@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from optimizer.artifact import safetensors_file
 from optimizer.artifact.card import write_card
 from optimizer.artifact.exchange import put_in_place
 from optimizer.artifact.manifest import describe_files, verify, write_manifest
-from optimizer.artifact.packed import restore
-from optimizer.checkpoint import INDEX, Shard, open_shards, read_config
 from optimizer.errors import ArtifactError, OptimizerError
+from optimizer.formats.packed import restore
+from optimizer.model import safetensors_file
+from optimizer.model.checkpoint import INDEX, Shard, open_shards, read_config
 from optimizer.packing.payload import PayloadError
 from optimizer.yaml import dump, load
 

@@ -14,19 +14,21 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from optimizer.__main__ import COMMAND_KEYS, compose
-from optimizer.checkpoint import open_shards, read_config, weight_bytes
-from optimizer.comparing import compare
+from optimizer.composing import COMMAND_KEYS, compose
 from optimizer.errors import OptimizerError
+from optimizer.evaluation.job import EvaluationSettings
 from optimizer.evaluation.models import quiet
-from optimizer.locate import locate
+from optimizer.evaluation.texts import DataSettings
+from optimizer.model.checkpoint import open_shards, read_config, weight_bytes
+from optimizer.model.locate import ModelSettings, locate
+from optimizer.model.task import auto_class, task_of
 from optimizer.packing import codec
 from optimizer.packing.payload import is_payload, stored_codes
-from optimizer.recipe import DataSettings, EvaluationSettings, ModelSettings, parse
-from optimizer.results import Row
-from optimizer.runner import sweep
+from optimizer.recipe import parse
+from optimizer.rows.store import Row
+from optimizer.runs.comparing import compare
+from optimizer.runs.sweep import sweep
 from optimizer.stages.prune import prune
-from optimizer.task import auto_class, task_of
 
 RECIPES = {
     "fp16": ["recipe=fp16"],

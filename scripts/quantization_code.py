@@ -54,8 +54,8 @@ def _stages(
 def _write(
     model_path: str | Path, output_path: str | Path | None, stages: dict[str, Any], format: str, pt: bool
 ) -> Path:
+    from optimizer.artifact.replace import optimize_to
     from optimizer.recipe import parse
-    from optimizer.replace import optimize_to
 
     model = {"path": str(model_path)}
     recipe = parse({"name": "quantization_code", "stages": stages, "format": format, "also_pt": pt, "model": model})
@@ -64,8 +64,8 @@ def _write(
 
 def _loading(place: Path, format: str) -> tuple[str, str]:
     """The two lines of Python that load the result."""
-    from optimizer.checkpoint import read_config
-    from optimizer.task import auto_class, task_of
+    from optimizer.model.checkpoint import read_config
+    from optimizer.model.task import auto_class, task_of
 
     if format == "packed":
         return "import optimizer", f'model = optimizer.load("{place}")'

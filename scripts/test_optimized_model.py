@@ -31,10 +31,10 @@ def main() -> int:
 
 
 def _compare(original: str, optimized: dict[str, Path], data: str | None, page: str | None) -> bool:
-    from optimizer.comparing import compare
-    from optimizer.recipe import DataSettings
+    from optimizer.evaluation.texts import DataSettings
     from optimizer.report.page import write_report
     from optimizer.report.table import show
+    from optimizer.runs.comparing import compare
 
     settings = DataSettings(path=data) if data else DataSettings()
     with tempfile.TemporaryDirectory() as cache:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from optimizer.task import Task
+from optimizer.model.task import Task
 
 # Tiny models gain nothing from threads, and wait long for them on a busy machine. Read when torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

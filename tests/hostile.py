@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
+from optimizer.model.weight import Role, Weights
 from optimizer.settings import Settings
 from optimizer.stages.stage import Context, Prepared, Stage
-from optimizer.weight import Role, Weights
 
 
 class Hostile(Settings):

@@ -7,7 +7,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from optimizer.errors import RecipeError
-from optimizer.recipe import Gates, Recipe, parse
+from optimizer.recipe import Recipe, parse
+from optimizer.rows.gates import Gates
 from optimizer.stages.prune import Prune
 from optimizer.yaml import dump
 

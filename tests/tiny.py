@@ -22,9 +22,9 @@ from transformers import (
 
 from optimizer.artifact.manifest import Manifest
 from optimizer.artifact.write import write
-from optimizer.checkpoint import open_checkpoint
+from optimizer.model.checkpoint import open_checkpoint
 from optimizer.recipe import parse
-from optimizer.staging import Staged, prepare
+from optimizer.stages.staging import Staged, prepare
 
 VOCABULARY = 96
 _SPREAD = 0.3  # wide enough for quantization to show in the logits
@@ -126,13 +126,18 @@ def change_config(directory: Path, **changes: Any) -> None:
 
 def staged(original: Path, stages: Mapping[str, Any], log: Callable[[str], None] = lambda line: None) -> Staged:
     """The checkpoint in `original` with the stages of a recipe made ready."""
-    return prepare(open_checkpoint(original), parse({"stages": stages}), log)
+    return prepare(open_checkpoint(original), parse({"stages": stages}).steps, "dense", log)
 
 
 def optimize(original: Path, place: Path, stages: Mapping[str, Any], **keys: Any) -> Manifest:
     """Apply a recipe with these stages and other keys; the artifact is at `place`."""
     recipe = parse({"name": "tiny", "stages": stages, **keys})
-    return write(prepare(open_checkpoint(original), recipe, lambda line: None), recipe, original.name, place)
+    return write(
+        prepare(open_checkpoint(original), recipe.steps, recipe.output.format, lambda line: None),
+        recipe,
+        original.name,
+        place,
+    )
 
 
 def values(at: Staged) -> dict[str, torch.Tensor]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from optimizer.artifact.manifest import CARD, Manifest
 from optimizer.errors import ArtifactError
-from optimizer.results import columns
+from optimizer.rows.store import columns
 from optimizer.yaml import dump
 
 _LOADING = {

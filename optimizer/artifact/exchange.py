@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 
 from optimizer.artifact.manifest import Manifest, read_manifest
-from optimizer.checkpoint import fingerprint
 from optimizer.errors import ArtifactError
+from optimizer.model.checkpoint import fingerprint
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2  # linux/fs.h

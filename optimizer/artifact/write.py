@@ -12,18 +12,18 @@ import torch
 from safetensors import safe_open
 from tqdm import tqdm
 
-from optimizer.artifact import dense, packed, safetensors_file
 from optimizer.artifact.card import write_card
 from optimizer.artifact.exchange import put_in_place, recover
 from optimizer.artifact.manifest import FORMAT_VERSION, Manifest, describe_files, versions, write_manifest
-from optimizer.checkpoint import INDEX, Checkpoint, Shard, model_files, weight_bytes
 from optimizer.errors import ArtifactError
+from optimizer.formats import FORMATS, packed
+from optimizer.model import safetensors_file
+from optimizer.model.checkpoint import INDEX, Checkpoint, Shard, model_files, weight_bytes
+from optimizer.model.weight import Weight
 from optimizer.recipe import Recipe
-from optimizer.staging import Staged
-from optimizer.weight import Weight
+from optimizer.stages.staging import Staged
 from optimizer.yaml import dump
 
-FORMATS = {"dense": dense, "packed": packed}
 PICKLE = "model_optimized.pt"
 _WEIGHT_SUFFIXES = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".gguf", ".ot", ".npz"}
 _OURS = {"config.json", "manifest.json", "recipe.yaml"}

@@ -22,7 +22,7 @@ from optimizer.evaluation.models import Pair
 from optimizer.evaluation.predict import Prediction, decision, next_tokens, predict, valid
 from optimizer.evaluation.tally import Answers, Figures, Tally
 from optimizer.evaluation.texts import check_labels
-from optimizer.task import Task
+from optimizer.model.task import Task
 
 _log = logging.getLogger(__name__)
 

@@ -1,11 +1,32 @@
 """What is to be measured: plain values that go to the measuring process."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import Field
+
 from optimizer.evaluation.texts import Texts
-from optimizer.recipe import Environment, EvaluationSettings
-from optimizer.task import Task
+from optimizer.model.task import Task
+from optimizer.settings import Settings
+
+
+class EvaluationSettings(Settings):
+    """What is measured: agreement on `examples` texts (null: all, 0: none), latency over `repetitions` (0: none)."""
+
+    examples: int | None = Field(default=None, ge=0)
+    batch_size: int = Field(default=8, ge=1)
+    length: int = Field(default=128, ge=1)
+    warmup: int = Field(default=2, ge=0)
+    repetitions: int = Field(default=10, ge=0)
+
+
+class Environment(Settings):
+    """Where and how a run computes: `threads` defaults to the cores this process may use."""
+
+    device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:\d+)?)$")
+    threads: int = Field(default_factory=lambda: len(os.sched_getaffinity(0)), ge=1)
+    seed: int = Field(default=0, ge=0, lt=2**32)
 
 
 @dataclass(frozen=True)

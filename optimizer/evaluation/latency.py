@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from tqdm import trange
 
+from optimizer.evaluation.job import EvaluationSettings
 from optimizer.evaluation.models import Pair
 from optimizer.evaluation.predict import forward_inputs
 from optimizer.evaluation.tally import Figures
-from optimizer.recipe import EvaluationSettings
-from optimizer.task import Task
+from optimizer.model.task import Task
 
 _MILLISECONDS = 1e3
 

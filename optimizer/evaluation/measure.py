@@ -2,13 +2,13 @@
 
 import time
 
-from optimizer import machine, process
 from optimizer.evaluation import comparison, latency, memory
 from optimizer.evaluation.inputs import prepare
 from optimizer.evaluation.job import Job
 from optimizer.evaluation.models import Pair, on_meta, set_up
 from optimizer.evaluation.tally import Figures
-from optimizer.results import columns
+from optimizer.processes import machine, process
+from optimizer.rows.store import columns
 
 __all__ = ["FIGURES", "Job", "evaluate"]
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import torch
 
-from optimizer import machine
 from optimizer.evaluation.inputs import prepare
 from optimizer.evaluation.job import Job
 from optimizer.evaluation.models import load_on, on_meta, set_up
 from optimizer.evaluation.predict import forward_inputs
+from optimizer.processes import machine
 
 _BYTES_PER_MB = 1e6
 _BYTES_PER_KIB = 1024

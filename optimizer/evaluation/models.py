@@ -12,9 +12,9 @@ import torch
 import transformers
 
 from optimizer.errors import EvaluationError
-from optimizer.loading import load
-from optimizer.recipe import Environment
-from optimizer.task import Task, auto_class
+from optimizer.evaluation.job import Environment
+from optimizer.model.loading import load
+from optimizer.model.task import Task, auto_class
 
 _TALKATIVE = ("bitsandbytes", "accelerate", "torch")
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from optimizer.evaluation.agreement import IGNORED, Decision
-from optimizer.task import Task
+from optimizer.model.task import Task
 
 _NEW_TOKENS = 32  # of the original's greedy output, for sequence to sequence
 _TOKEN_TASKS = ("token-classification", "masked-lm", "causal-lm")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from optimizer.checkpoint import Checkpoint, open_shards, read_config, stored_tensors, weight_bytes
+from optimizer.model.checkpoint import Checkpoint, open_shards, read_config, stored_tensors, weight_bytes
 from optimizer.packing.payload import is_payload, stored_codes
 
 _BITS_PER_BYTE = 8

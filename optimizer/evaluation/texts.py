@@ -8,11 +8,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field, field_validator
+
 from optimizer import demo
 from optimizer.errors import DataError
 from optimizer.evaluation.files import TXT_COLUMN, Row, read_rows
-from optimizer.recipe import DataSettings
-from optimizer.settings import nearest
+from optimizer.settings import Settings, nearest
 
 Text = str | tuple[str, str]
 Label = str | int
@@ -20,6 +21,27 @@ Label = str | int
 _MISSING = (None, "")
 _AUTO = "auto"
 _SHIPPED = {"demo": demo.TEXTS, "builtin": demo.SENTENCES}
+
+
+class DataSettings(Settings):
+    """Which texts: `path` is a file (jsonl, csv, parquet, txt), `demo`, `builtin`, or `auto`.
+
+    `text` names the column of texts, or two columns for pairs; `label` the column of labels, if there is one.
+    `limit` keeps only the first texts.
+    """
+
+    path: str = "auto"
+    text: str | list[str] = "text"
+    label: str = "label"
+    limit: int | None = Field(default=None, ge=1)
+
+    @field_validator("text", mode="before")
+    @classmethod
+    def _one_or_two(cls, text: Any) -> Any:
+        pair = isinstance(text, list) and len(text) == 2 and all(isinstance(column, str) for column in text)
+        if not (pair or isinstance(text, str)):
+            raise ValueError("write one column, or two columns for pairs of texts")
+        return text
 
 
 @dataclass(frozen=True)
@@ -113,7 +135,7 @@ def check_labels(texts: Texts, config: Mapping[str, Any]) -> tuple[int, ...] | N
 
     A label is matched by its name first, then as a number within range. Raises DataError for unknown ones.
     """
-    from optimizer.task import task_of
+    from optimizer.model.task import task_of
 
     ids, classes = _class_ids(config)
     several = config.get("problem_type") in ("multi_label_classification", "regression")

@@ -7,10 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from optimizer import process
 from optimizer.errors import OptimizerError
 from optimizer.launchers.attempt import attempt, require
 from optimizer.launchers.side_by_side import SideBySide
+from optimizer.processes import process
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -15,8 +15,8 @@ from typing import Any, ClassVar, TypeVar
 from pydantic import Field
 
 from optimizer.errors import OptimizerError, ProcessError, RecipeError
-from optimizer.launchers import processes
 from optimizer.launchers.attempt import CORES, attempt, first_line, require
+from optimizer.processes import family
 from optimizer.settings import Settings
 
 T = TypeVar("T")
@@ -102,17 +102,17 @@ def _connected(ray: Any, address: str | None) -> Iterator[None]:
         finally:
             ray.shutdown()
         return
-    before = processes.family()
+    before = family.family()
     # Ray keeps the logs of every session for ever, and its sockets allow no long path.
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as scratch:
         try:
             ray.init(num_cpus=CORES, include_dashboard=False, _temp_dir=scratch, **quiet)
             yield
         finally:
-            started = processes.family() - before
+            started = family.family() - before
             ray.shutdown()
-            processes.wait(started, _SECONDS_TO_LEAVE)  # what a worker has started ends after it
-            processes.kill(started)
+            family.wait(started, _SECONDS_TO_LEAVE)  # what a worker has started ends after it
+            family.kill(started)
 
 
 def _knock(address: str) -> None:

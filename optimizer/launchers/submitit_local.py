@@ -11,10 +11,10 @@ from typing import Any, ClassVar, TypeVar
 from pydantic import Field
 
 from optimizer.errors import OptimizerError, ProcessError, RecipeError
-from optimizer.launchers import processes
 from optimizer.launchers.attempt import first_line, late_interrupt, require
 from optimizer.launchers.side_by_side import SideBySide
 from optimizer.launchers.submitit_jobs import answers, new_folder, read_answer, run
+from optimizer.processes import family
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -87,5 +87,5 @@ def _outcome(folder: Path, job: Any) -> Any:
 
 
 def _end(job: Any) -> None:
-    processes.kill(processes.family(int(job.job_id)))
+    family.kill(family.family(int(job.job_id)))
     job.done()  # takes note of it

@@ -19,9 +19,9 @@ from collections.abc import Sequence
 
 import torch
 
+from optimizer.model.weight import Codes, Weight, scale_fits
 from optimizer.packing import codec
 from optimizer.packing.codec import PayloadError
-from optimizer.weight import Codes, Weight, scale_fits
 
 __all__ = ["PayloadError", "is_payload", "pack", "restored_shape", "stored_codes", "unpack"]
 

@@ -3,8 +3,8 @@
 import sys
 from pathlib import Path
 
-from optimizer import results
 from optimizer.errors import ArtifactError, OptimizerError, RecipeError
+from optimizer.rows import store
 
 _USAGE = (
     "python -m optimizer.report [out=DIR]   (default: outputs) writes report.html, report.md and report/*.png there"
@@ -35,10 +35,10 @@ def _out(arguments: list[str]) -> Path:
 
 
 def _report(out: Path) -> Path:
-    if not any(out.glob(f"runs/*/{results.ROW_FILE}")):
+    if not any(out.glob(f"runs/*/{store.ROW_FILE}")):
         raise ArtifactError(f"{out}: holds no runs; write out=DIR, the folder that runs were written to")
     try:
-        rows = results.assemble(out)
+        rows = store.assemble(out)
     except OSError as error:
         raise ArtifactError(f"{out}: cannot be written ({error.strerror or error})") from error
     if not rows:

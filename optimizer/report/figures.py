@@ -2,7 +2,7 @@
 
 import math
 
-from optimizer.results import Row
+from optimizer.rows.store import Row
 
 MEGABYTE = 1e6
 _PATTERNS = {

@@ -18,7 +18,7 @@ from optimizer.report import columns
 from optimizer.report.markdown import markdown
 from optimizer.report.runs import Run, printable, runs
 from optimizer.report.table import remarks_on_data
-from optimizer.results import COLUMNS, STATUSES, Row
+from optimizer.rows.store import COLUMNS, STATUSES, Row
 
 PAGE = "report.html"
 MARKDOWN = "report.md"

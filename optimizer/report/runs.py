@@ -10,8 +10,8 @@ from typing import Any
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
-from optimizer.front import front, quality
-from optimizer.results import Row, rank, run_directory
+from optimizer.rows.front import front, quality
+from optimizer.rows.store import Row, rank, run_directory
 from optimizer.yaml import load
 
 _LONGEST_LABEL = 30  # characters that fit beside a point

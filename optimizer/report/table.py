@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from optimizer.report.figures import figure, interval
-from optimizer.results import CSV_FILE, Row, rank
+from optimizer.rows.store import CSV_FILE, Row, rank
 
 _WIDE_INTERVAL = 0.02
 NARROWEST = 140  # columns, else figures would be cut

@@ -8,7 +8,7 @@ from pydantic import Field, FiniteFloat, WrapValidator, field_validator, model_v
 
 from optimizer.errors import RecipeError
 from optimizer.recipe import Recipe, parse
-from optimizer.results import columns
+from optimizer.rows.store import columns
 from optimizer.settings import Settings, build, nearest
 
 

@@ -20,11 +20,13 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from optimizer import pipeline, results
 from optimizer.errors import ArtifactError, RecipeError
-from optimizer.front import front, quality
-from optimizer.recipe import Gates, Recipe
-from optimizer.results import Row
+from optimizer.recipe import Recipe
+from optimizer.rows import store
+from optimizer.rows.front import front, quality
+from optimizer.rows.gates import Gates, shortfall
+from optimizer.rows.store import Row
+from optimizer.runs.plan import plan
 from optimizer.search.space import Range, Search, changed, is_within, own_values
 
 _RANDOM_TRIALS = 6  # before the estimators have anything to go by
@@ -92,7 +94,7 @@ def _journal(goal: Search, base: Recipe, out: Path) -> Path:
     The run's id stands for the stages, the original, the texts, what is measured, and the versions.
     """
     decisive = {
-        "run": pipeline.plan(base).run_id,
+        "run": plan(base).run_id,
         "gates": base.gates.model_dump(),
         "search": goal.model_dump(exclude={"trials"}),
     }
@@ -184,13 +186,13 @@ def _tell(study: optuna.Study, trial: optuna.Trial, row: Row, goal: Search, gate
         )
     if math.isnan(value):
         return study.tell(trial, state=TrialState.FAIL)
-    for gate, shortfall in _shortfalls(gates, row).items():
-        trial.set_constraint(gate, shortfall)
+    for gate, miss in _shortfalls(gates, row).items():
+        trial.set_constraint(gate, miss)
     return study.tell(trial, value)
 
 
 def _shortfalls(gates: Gates, row: Row) -> dict[str, float]:
-    return {gate: results.shortfall(gate, bound, row) for gate, bound in gates.model_dump(exclude_none=True).items()}
+    return {gate: shortfall(gate, bound, row) for gate, bound in gates.model_dump(exclude_none=True).items()}
 
 
 def _result(study: optuna.Study, goal: Search, gates: Gates, say: Callable[[str], None]) -> list[Row]:
@@ -200,8 +202,8 @@ def _result(study: optuna.Study, goal: Search, gates: Gates, say: Callable[[str]
     def rank(trial: optuna.trial.FrozenTrial) -> tuple[int, float]:
         row = trial.user_attrs[_ROW]
         if row["status"] == "rejected":
-            return results.STATUSES.index("rejected"), sum(max(0.0, miss) for miss in _shortfalls(gates, row).values())
-        return results.STATUSES.index(row["status"]), math.inf if trial.value is None else sign * trial.value
+            return store.STATUSES.index("rejected"), sum(max(0.0, miss) for miss in _shortfalls(gates, row).values())
+        return store.STATUSES.index(row["status"]), math.inf if trial.value is None else sign * trial.value
 
     ranked = sorted(_trials(study), key=rank)
     rows = list({trial.user_attrs[_ROW]["run_id"]: trial.user_attrs[_ROW] for trial in ranked}.values())

@@ -15,11 +15,11 @@ from transformers import PreTrainedModel
 from transformers.quantizers.quantizers_utils import should_convert_module
 
 from optimizer.errors import StageError
-from optimizer.roles import is_linear
+from optimizer.model.roles import is_linear
+from optimizer.model.weight import Role, Weight, Weights
 from optimizer.settings import Settings
 from optimizer.stages.cast import cast
 from optimizer.stages.stage import Context, Prepared, Stage
-from optimizer.weight import Role, Weight, Weights
 
 _CPU_ROWS = 32  # its 4-bit CPU kernel works on blocks of this many output features
 _BLOCK = 64

@@ -7,9 +7,9 @@ from typing import ClassVar, Literal
 import torch
 
 from optimizer.errors import StageError
+from optimizer.model.weight import ROLES, Role, Weight, Weights
 from optimizer.settings import Settings
 from optimizer.stages.stage import Context, Prepared, Stage
-from optimizer.weight import ROLES, Role, Weight, Weights
 
 _BITS = 16
 

@@ -11,9 +11,9 @@ import torch
 from pydantic import Field, field_validator
 
 from optimizer.errors import StageError
+from optimizer.model.weight import Role, Weight, Weights
 from optimizer.settings import Settings
 from optimizer.stages.stage import Context, Prepared, Stage
-from optimizer.weight import Role, Weight, Weights
 
 _LOW_BITS = 16
 _LOW_VALUES = 1 << _LOW_BITS

@@ -13,9 +13,9 @@ import torch
 from pydantic import Field
 
 from optimizer.errors import StageError
+from optimizer.model.weight import Codes, Role, Weight, Weights
 from optimizer.settings import Settings
 from optimizer.stages.stage import Context, Prepared, Stage
-from optimizer.weight import Codes, Role, Weight, Weights
 
 _HALF = 0.5
 _SCALE_BITS = 32

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from pydantic import Field
 
+from optimizer.model.weight import Place, Role, Weight, Weights
 from optimizer.settings import Settings
-from optimizer.weight import Place, Role, Weight, Weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -73,3 +73,17 @@ class Stage(Protocol):
 
     def model_dump(self) -> dict[str, Any]:
         """The settings as plain values."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A stage under its label in the recipe, with the weights it is for."""
+
+    label: str
+    stage: Stage
+    routing: Routing
+
+    @property
+    def roles(self) -> Sequence[Role]:
+        """The roles that it is for: those it is given, else the stage's own."""
+        return self.stage.default_roles if self.routing.roles is None else self.routing.roles

@@ -6,9 +6,9 @@ from typing import ClassVar
 import torch
 from pydantic import Field
 
+from optimizer.model.weight import Role, Weight, Weights
 from optimizer.settings import Settings
 from optimizer.stages.stage import Context, Prepared, Stage
-from optimizer.weight import Role, Weight, Weights
 
 
 class Threshold(Settings):

@@ -9,7 +9,7 @@ from optimizer.artifact.card import write_card
 from optimizer.artifact.manifest import FORMAT_VERSION, Manifest
 from optimizer.errors import ArtifactError
 from optimizer.recipe import Recipe, parse
-from optimizer.results import COLUMNS, Row
+from optimizer.rows.store import COLUMNS, Row
 
 RECIPE = parse(
     {"name": "half", "stages": {"prune": {"pattern": "2:4"}, "cast": {}}, "model": {"path": "/secret/place"}}

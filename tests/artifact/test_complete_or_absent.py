@@ -16,9 +16,9 @@ import tiny
 from optimizer.artifact.manifest import Manifest, verify
 from optimizer.artifact.write import write
 from optimizer.errors import ArtifactError
+from optimizer.model.weight import Weight
 from optimizer.recipe import parse
-from optimizer.staging import Staged
-from optimizer.weight import Weight
+from optimizer.stages.staging import Staged
 
 HALF: dict[str, Any] = {"cast": {}}
 PRUNED: dict[str, Any] = {"prune": {"amount": 0.3}, "cast": {}}

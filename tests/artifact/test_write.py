@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file
 
 from optimizer.artifact.manifest import verify
-from optimizer.checkpoint import fingerprint
-from optimizer.loading import load
+from optimizer.model.checkpoint import fingerprint
+from optimizer.model.loading import load
 from optimizer.recipe import parse
 
 HALF: dict[str, Any] = {"cast": {}}

@@ -15,7 +15,7 @@ from optimizer.evaluation.inputs import Inputs, batches, prepare
 from optimizer.evaluation.models import on_meta
 from optimizer.evaluation.random_inputs import RandomInputs
 from optimizer.evaluation.texts import Text, Texts
-from optimizer.task import Task
+from optimizer.model.task import Task
 
 TinyModel = Callable[..., Path]
 SHARED = Path(__file__).parents[2] / "../shared"

@@ -13,16 +13,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from optimizer import machine
 from optimizer.errors import DataError, EvaluationError, ProcessError
 from optimizer.evaluation import comparison, latency
 from optimizer.evaluation.inputs import prepare
+from optimizer.evaluation.job import Environment, EvaluationSettings
 from optimizer.evaluation.measure import FIGURES, Job, evaluate
 from optimizer.evaluation.models import Pair, on_meta
 from optimizer.evaluation.tally import Figures
 from optimizer.evaluation.texts import Texts
-from optimizer.recipe import Environment, EvaluationSettings
-from optimizer.task import TASKS, Task, task_of
+from optimizer.model.task import TASKS, Task, task_of
+from optimizer.processes import machine
 
 TinyModel = Callable[..., Path]
 TEXTS = Texts(
@@ -87,7 +87,7 @@ def test_everything_is_measured_in_other_processes(tiny_model: TinyModel, tmp_pa
 def test_nothing_to_measure_starts_no_process(
     tiny_model: TinyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("optimizer.process.call", None)
+    monkeypatch.setattr("optimizer.processes.process.call", None)
     original = tiny_model("sequence-classification")
     assert measured(evaluate(job(original, original, "sequence-classification", tmp_path, examples=0))) == {
         "evaluate_seconds"

@@ -9,11 +9,11 @@ import torch
 
 from optimizer.evaluation.agreement import IGNORED
 from optimizer.evaluation.inputs import Batch, batches, prepare
+from optimizer.evaluation.job import Environment
 from optimizer.evaluation.models import load_on, on_meta
 from optimizer.evaluation.predict import decision, forward_inputs, next_tokens, predict, valid
 from optimizer.evaluation.texts import Texts
-from optimizer.recipe import Environment
-from optimizer.task import Task
+from optimizer.model.task import Task
 
 TinyModel = Callable[..., Path]
 CPU = Environment(threads=1)

@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from optimizer import process
 from optimizer.errors import StageError
+from optimizer.processes import process
 
 FOREVER = 3600
 

@@ -14,7 +14,7 @@ import pytest
 from test_launch import outcomes, soon
 
 from optimizer.errors import RecipeError
-from optimizer.launchers import processes
+from optimizer.processes import family
 
 pytest.importorskip("ray")
 
@@ -53,7 +53,7 @@ def head(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, "subprocess.Pop
         soon(lambda: listens(port))
         yield f"127.0.0.1:{port}", process
     finally:
-        processes.kill(processes.family(process.pid))
+        family.kill(family.family(process.pid))
         process.wait()
         shutil.rmtree(scratch)
 

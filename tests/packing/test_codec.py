@@ -10,16 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from payloads import assert_same
 
-from optimizer.packing.codec import (
-    BLOCK,
-    DTYPES,
-    MAX_EXPANSION,
-    PayloadError,
-    decode,
-    encode,
-    header,
-    order0_bits,
-)
+from optimizer.packing.codec import BLOCK, DTYPES, MAX_EXPANSION, PayloadError, decode, encode, header, order0_bits
 
 MIB = 1 << 20
 

@@ -11,7 +11,7 @@ import pytest
 import tiny
 from artifacts import BITSANDBYTES, PLAIN
 
-from optimizer.loading import load
+from optimizer.model.loading import load
 
 MIB = 1 << 20
 # glibc keeps what is freed of blocks below a threshold that it raises as it goes, sometimes to 32 MiB: the same loading

@@ -9,17 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from payloads import assert_same, crafted
 
+from optimizer.model.weight import Codes, Weight
 from optimizer.packing import codec
-from optimizer.packing.payload import (
-    DTYPES,
-    PayloadError,
-    is_payload,
-    pack,
-    restored_shape,
-    stored_codes,
-    unpack,
-)
-from optimizer.weight import Codes, Weight
+from optimizer.packing.payload import DTYPES, PayloadError, is_payload, pack, restored_shape, stored_codes, unpack
 
 HEAD = 18
 INTEGERS = (torch.int8, torch.int16, torch.int32)

@@ -11,9 +11,9 @@ import torch
 from artifacts import BALANCED, BITSANDBYTES, LINEAR, PLAIN, QUERY, STEP, answer, assert_same, kinds
 from safetensors.torch import load_file, save_file
 
-from optimizer.loading import load
+from optimizer.model.loading import load
+from optimizer.model.task import Task, auto_class
 from optimizer.packing.payload import is_payload
-from optimizer.task import Task, auto_class
 from optimizer.unpack import unpack
 
 # The conftest has no tiny model for audio.

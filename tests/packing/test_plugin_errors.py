@@ -13,11 +13,11 @@ from payloads import crafted
 from safetensors.torch import load_file, save_file
 from transformers.quantizers import auto
 
-from optimizer.loading import load
+from optimizer.model.loading import load
+from optimizer.model.weight import Codes, Weight
 from optimizer.packing import codec
 from optimizer.packing.marker import METHOD
 from optimizer.packing.payload import PayloadError, pack
-from optimizer.weight import Codes, Weight
 
 
 def spoil(directory: Path, name: str, change: Callable[[torch.Tensor], torch.Tensor]) -> None:

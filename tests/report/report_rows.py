@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from optimizer.results import COLUMNS, Row, run_directory, write_row
+from optimizer.rows.store import COLUMNS, Row, run_directory, write_row
 from optimizer.yaml import dump
 
 MEASURED: Row = {

@@ -15,7 +15,7 @@ from report_rows import failed, measured, sized
 
 from optimizer.errors import ArtifactError
 from optimizer.report.page import write_report
-from optimizer.results import Row
+from optimizer.rows.store import Row
 
 FILES = ["report.html", "report.md", "report/size_agreement.png", "report/size_latency.png"]
 

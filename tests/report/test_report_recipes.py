@@ -7,7 +7,7 @@ from report_html import line, page
 from report_rows import measured, store
 
 from optimizer.report.page import write_report
-from optimizer.results import Row
+from optimizer.rows.store import Row
 
 
 def differs(out: Path, *rows: Row) -> list[str]:

@@ -11,12 +11,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
-from optimizer.checkpoint import open_checkpoint
 from optimizer.errors import StageError
-from optimizer.loading import load
+from optimizer.model.checkpoint import open_checkpoint
+from optimizer.model.loading import load
+from optimizer.model.weight import Weight
 from optimizer.stages.bitsandbytes import Bitsandbytes, heads
 from optimizer.stages.stage import Context
-from optimizer.weight import Weight
 
 MODELS: dict[str, Callable[[], PreTrainedModel]] = {"bert": tiny.bert, "gpt2": tiny.gpt2, "llama": tiny.llama}
 SETTINGS: dict[str, dict[str, Any]] = {

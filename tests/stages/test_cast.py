@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from optimizer.errors import StageError
+from optimizer.model.weight import Weight
 from optimizer.stages.cast import Cast
 from optimizer.stages.cast import cast as cast_tensor
 from optimizer.stages.stage import Context
-from optimizer.weight import Weight
 
 CONTEXT = Context(cast(Any, None), {}, False, lambda line: None)
 HALVES = [torch.float16, torch.bfloat16]

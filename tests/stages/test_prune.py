@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from optimizer.errors import StageError
+from optimizer.model.weight import Weight
 from optimizer.stages.prune import Prune, prune, prune_pattern
 from optimizer.stages.stage import Context
-from optimizer.weight import Weight
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
 CONTEXT = Context(cast(Any, None), {}, False, lambda line: None)

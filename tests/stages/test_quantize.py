@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from optimizer.errors import StageError
+from optimizer.model.weight import Codes, Weight, scale_fits
 from optimizer.stages.quantize import Quantize, quantize
 from optimizer.stages.stage import Context
-from optimizer.weight import Codes, Weight, scale_fits
 
 CONTEXT = Context(cast(Any, None), {}, False, lambda line: None)
 FLOATS = [torch.float32, torch.float16, torch.bfloat16, torch.float64]

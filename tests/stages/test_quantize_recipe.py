@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file
 
 from optimizer.errors import RecipeError
+from optimizer.model.weight import Weight
 from optimizer.packing.payload import pack, unpack
 from optimizer.recipe import parse
-from optimizer.weight import Weight
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ from typing import Any, cast
 import pytest
 import torch
 
+from optimizer.model.weight import Weight
 from optimizer.stages.stage import Context
 from optimizer.stages.threshold import Threshold, zero_below
-from optimizer.weight import Weight
 
 CONTEXT = Context(cast(Any, None), {}, False, lambda line: None)
 

@@ -1,0 +1,42 @@
+"""Make an artifact at a path of the caller's choice, even in the place of the original itself."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from optimizer.artifact.exchange import kept_name, recover
+from optimizer.artifact.manifest import read_manifest
+from optimizer.artifact.write import write
+from optimizer.errors import ArtifactError
+from optimizer.model.checkpoint import open_checkpoint
+from optimizer.model.locate import locate
+from optimizer.recipe import Recipe
+from optimizer.stages import staging
+
+
+def optimize_to(recipe: Recipe, output: Path | None, say: Callable[[str], None]) -> Path:
+    """Write the recipe's artifact to `output` and return its path; without one it takes the original's place.
+
+    An original that is replaced is kept beside it under a name that `say` is told. Raises ArtifactError when `output`
+    holds anything but an artifact.
+    """
+    place = Path(output or recipe.model.path).expanduser().resolve()
+    if recovered := recover(place):
+        say(recovered)
+    original = locate(recipe.model)
+    keep = kept_name(place) if place == original.directory else None
+    if keep is None:
+        _check_free(place)
+    checkpoint = open_checkpoint(original.directory)
+    write(staging.prepare(checkpoint, recipe.steps, recipe.output.format, say), recipe, original.name, place, keep)
+    if keep:
+        say(f"the original is kept as {keep}")
+    return place
+
+
+def _check_free(place: Path) -> None:
+    if not place.exists() or (place.is_dir() and not any(place.iterdir())):
+        return
+    try:
+        read_manifest(place)
+    except ArtifactError:
+        raise ArtifactError(f"{place}: exists and is no artifact of this program; write another path") from None

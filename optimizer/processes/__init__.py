@@ -1,0 +1,1 @@
+"""Child processes and their end, and who may use the machine."""

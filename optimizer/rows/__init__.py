@@ -1,0 +1,1 @@
+"""The figures of runs: rows, the files that keep them, the gates that judge them."""

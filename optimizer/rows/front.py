@@ -1,0 +1,39 @@
+"""The rows that no other beats: smaller and closer to the original at once."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable
+
+from optimizer.rows.store import Row
+
+_COMPARABLE = ("model", "original_bytes", "original_fingerprint", "data", "data_fingerprint", "examples")
+
+
+def quality(row: Row) -> float | None:
+    """How close a row is to its original: agreement, for models that decide on nothing cosine similarity.
+
+    None if it was not measured or is no finite number.
+    """
+    closeness = row["cosine_similarity"] if row["agreement"] is None else row["agreement"]
+    return float(closeness) if closeness is not None and math.isfinite(closeness) else None
+
+
+def front(rows: Iterable[Row]) -> list[Row]:
+    """The Pareto front of the good rows, smallest artifact first, for each original and its texts a front of its own.
+
+    A row is on it when no other of the same original and texts is smaller without being further from the original.
+    Rows whose size or closeness was not measured are on none.
+    """
+    groups: dict[tuple[object, ...], list[Row]] = defaultdict(list)
+    for row in rows:
+        if row["status"] == "ok" and row["artifact_bytes"] is not None and quality(row) is not None:
+            groups[tuple(row[column] for column in _COMPARABLE)].append(row)
+    return [row for group in groups.values() for row in _front(group)]
+
+
+def _front(group: list[Row]) -> list[Row]:
+    kept: list[Row] = []
+    for row in sorted(group, key=lambda row: (row["artifact_bytes"], -(quality(row) or 0.0), row["run_id"])):
+        if not kept or (quality(row) or 0.0) > (quality(kept[-1]) or 0.0):
+            kept.append(row)
+    return kept

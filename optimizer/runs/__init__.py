@@ -1,0 +1,1 @@
+"""One run, and many of one command."""

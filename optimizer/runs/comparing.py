@@ -1,0 +1,89 @@
+"""Model directories against their original: the figures of a row, whoever made them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from optimizer.artifact.manifest import versions
+from optimizer.errors import ModelError, as_optimizer_error
+from optimizer.evaluation import size
+from optimizer.evaluation.job import Environment, EvaluationSettings
+from optimizer.evaluation.measure import Job, evaluate
+from optimizer.evaluation.texts import DataSettings, check_labels, read
+from optimizer.model.checkpoint import Checkpoint, open_checkpoint, open_shards, read_config
+from optimizer.model.locate import ModelSettings, locate
+from optimizer.rows import store
+from optimizer.rows.store import Row
+
+_NAMED = 3  # weights, in a line that says which are lacking
+
+
+def compare(
+    original: str,
+    optimized: Mapping[str, Path],
+    cache: Path,
+    data: DataSettings | None = None,
+    settings: EvaluationSettings | None = None,
+    environment: Environment | None = None,
+) -> list[Row]:
+    """A row for each directory in `optimized`, by name, measured as a run's artifact is.
+
+    `cache` keeps the original's predictions. A directory that cannot be measured makes a failed row; raises an
+    OptimizerError when it holds no model, or the original or the texts cannot be read.
+    """
+    source = locate(ModelSettings(path=original))
+    checkpoint = open_checkpoint(source.directory)
+    texts = read(data or DataSettings(), is_demo=source.is_demo)
+    check_labels(texts, checkpoint.config)
+    environment = environment or Environment()
+    directories = {name: locate(ModelSettings(path=str(place))).directory for name, place in optimized.items()}
+    for directory in directories.values():  # before the first is measured
+        open_shards(directory)
+        read_config(directory)
+    rows = []
+    for name, directory in directories.items():
+        job = Job(
+            original=source.directory,
+            artifact=directory,
+            fingerprint=checkpoint.fingerprint,
+            task=checkpoint.task,
+            texts=texts,
+            settings=settings or EvaluationSettings(),
+            environment=environment,
+            cache=cache,
+        )
+        row: Row = dict.fromkeys(store.COLUMNS)
+        row |= {"run_id": name, "status": "ok", "model": source.name, "artifact": str(job.artifact)}
+        row |= {"original_fingerprint": checkpoint.fingerprint, "data_fingerprint": texts.fingerprint}
+        row |= {"device": environment.device, "threads": environment.threads}
+        row |= {"torch_version": versions()["torch"], "transformers_version": versions()["transformers"]}
+        rows.append(row | _figures(checkpoint, job))
+    return rows
+
+
+def _figures(checkpoint: Checkpoint, job: Job) -> Row:
+    try:
+        if lost := _lost(checkpoint, job.artifact):
+            raise ModelError(
+                f"{job.artifact}: lacks {len(lost)} of its model's weights, which would be random "
+                f"({', '.join(lost[:_NAMED])}{', ...' if len(lost) > _NAMED else ''})"
+            )
+        return size.measure(checkpoint, job.artifact) | evaluate(job)
+    except Exception as error:  # a stranger's files may hold anything
+        return {"status": "failed", "error": str(as_optimizer_error(error))}
+
+
+def _lost(original: Checkpoint, directory: Path) -> list[str]:
+    """The parameters of the model in `directory` that only the original's files hold.
+
+    Quantized models name their tensors as their method pleases: none of theirs is looked for.
+    """
+    if read_config(directory).get("quantization_config"):
+        return []
+    optimized = open_checkpoint(directory)
+    tied = optimized.model.all_tied_weights_keys
+
+    def stored(checkpoint: Checkpoint) -> set[str]:
+        return {tied.get(place.parameter, place.parameter) for place in checkpoint.places.values()}
+
+    lost = stored(original) - stored(optimized)
+    return [name for name in optimized.missing if tied.get(name, name) in lost]

@@ -1,0 +1,119 @@
+"""Make a run's artifact, or take over one that another run made in the same way; in a process of its own."""
+
+import logging
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import torch
+
+from optimizer.artifact.exchange import put_in_place
+from optimizer.artifact.manifest import read_manifest, verify, versions
+from optimizer.artifact.write import partial_name, write
+from optimizer.errors import ArtifactError
+from optimizer.evaluation import size
+from optimizer.model.checkpoint import Checkpoint
+from optimizer.processes import machine
+from optimizer.recipe import Recipe
+from optimizer.rows import store
+from optimizer.rows.store import Row
+from optimizer.stages import staging
+from optimizer.yaml import dump
+
+log = logging.getLogger(__name__)
+
+
+def make(checkpoint: Checkpoint, recipe: Recipe, original: str, directory: Path, reuse: Path | None) -> Row:
+    """Write the artifact into a run's `directory` and return the row's figures of making it and of its size.
+
+    `reuse` is an artifact that holds the same already: it is then taken over, sharing its files' disk space. Raises an
+    OptimizerError when a stage does not fit or the disk is full; nothing half-written is left.
+    """
+    with _run_log(directory), machine.shared():
+        torch.set_num_threads(recipe.environment.threads)
+        (directory / "recipe.yaml").write_text(dump(recipe.values()), encoding="utf-8")
+        artifact = directory / "artifact"
+        seconds = _seconds(reuse) if reuse else None
+        if reuse is None or not _take_over(reuse, artifact):
+            start = time.perf_counter()
+            _optimize(checkpoint, recipe, original, artifact)
+            seconds = time.perf_counter() - start
+        return {"optimize_seconds": seconds, **size.measure(checkpoint, artifact)}
+
+
+def same_artifact(checkpoint: Checkpoint, recipe: Recipe, original: str, directory: Path) -> Path | None:
+    """An artifact, in `directory` or in a run's folder beside it, with the bytes that this recipe would write.
+
+    What decides them is in every artifact: the recipe, the original's name and fingerprint, the versions.
+    """
+    wanted = dump(recipe.made_by())
+    for artifact in (directory / "artifact", *sorted(directory.parent.glob("*/artifact"))):
+        with suppress(ArtifactError, OSError):
+            manifest = read_manifest(artifact)
+            recipe_text = (artifact / "recipe.yaml").read_text(encoding="utf-8")
+            made_from = manifest.original, manifest.original_fingerprint, manifest.versions, recipe_text
+            if made_from == (original, checkpoint.fingerprint, versions(), wanted):
+                return artifact
+    return None
+
+
+def _optimize(checkpoint: Checkpoint, recipe: Recipe, original: str, artifact: Path) -> None:
+    if checkpoint.unknown:
+        log.info("carried over as they are, the model does not know them: %s", ", ".join(checkpoint.unknown))
+    if checkpoint.missing:
+        log.warning("not in the original, random whenever it is loaded: %s", ", ".join(checkpoint.missing))
+    write(staging.prepare(checkpoint, recipe.steps, recipe.output.format, log.info), recipe, original, artifact)
+
+
+def _seconds(artifact: Path) -> float | None:
+    """What making it has taken, by the row of its run."""
+    row = store.read_row(artifact.parents[2], artifact.parent.name)
+    return row["optimize_seconds"] if row else None
+
+
+def _take_over(found: Path, artifact: Path) -> bool:
+    """Put `found` at `artifact` too, once its files have been checked; False when they are not what they should be."""
+    partial = partial_name(artifact)
+    try:
+        if found == artifact:
+            verify(artifact)
+        else:
+            shutil.rmtree(partial, ignore_errors=True)
+            shutil.copytree(found, partial, copy_function=_link)
+            verify(partial)
+            put_in_place(partial, artifact)
+    except (ArtifactError, OSError, shutil.Error) as error:  # damaged, or removed in this very moment
+        log.warning("%s is not used again: %s", found, error)
+        shutil.rmtree(partial, ignore_errors=True)
+        return False
+    log.info("the artifact is that of %s", found.parent.name)
+    return True
+
+
+def _link(source: str, target: str) -> None:
+    """Let two artifacts share a file: nothing of an artifact is ever changed in place."""
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without links
+        shutil.copy2(source, target)
+
+
+@contextmanager
+def _run_log(directory: Path) -> Iterator[None]:
+    """Everything that this package logs in this process, in the run's own file."""
+    try:
+        handler = logging.FileHandler(directory / store.LOG_FILE, mode="w", encoding="utf-8")
+    except OSError as error:
+        raise ArtifactError(f"{directory}: cannot be written ({error.strerror or error})") from error
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    package = logging.getLogger("optimizer")
+    package.addHandler(handler)
+    package.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        package.removeHandler(handler)
+        handler.close()

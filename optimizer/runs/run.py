@@ -1,0 +1,187 @@
+"""One run, from a recipe to its row; read this first."""
+
+import logging
+import shutil
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Literal
+
+from filelock import FileLock, Timeout
+
+from optimizer.artifact.card import write_card
+from optimizer.artifact.manifest import read_manifest, verify
+from optimizer.artifact.write import partial_name
+from optimizer.errors import ArtifactError, ModelError, as_optimizer_error
+from optimizer.evaluation.measure import Job, evaluate
+from optimizer.model.checkpoint import stamps
+from optimizer.processes import interrupt, process
+from optimizer.recipe import Recipe
+from optimizer.rows import store
+from optimizer.rows.gates import missed_gates
+from optimizer.rows.store import Row
+from optimizer.runs import making
+from optimizer.runs.plan import Plan, named_row, unplanned_id
+
+log = logging.getLogger(__name__)
+
+Keep = Literal["all", "front", "none"]
+"""Which artifacts stay after a sweep: all, those that no other run beats in size and agreement, none."""
+
+State = Literal["finished", "to measure", "to do", "to do again"]
+
+
+def run(plan: Plan, out: Path, *, force: bool = False, keep: Keep = "all") -> Row:
+    """Make the artifact, measure it, judge it, and store the row; a finished run is only judged again.
+
+    What computes does so in child processes: one that is killed makes a failed row, as whatever else goes wrong; only a
+    row that cannot be stored raises ArtifactError. Another process at the same run is waited for.
+    """
+    directory = store.run_directory(out, plan.run_id)
+    with _only_one(directory):
+        if not force and (stored := finished(plan, out, keep)):
+            return _store(plan, out, stored)
+        row = named_row(plan)
+        try:
+            row |= _make(plan, directory, force)
+            row |= _measure(plan, out, directory)
+            _check_unchanged(plan, directory)
+        except Exception as error:
+            row |= {"status": "failed", "error": str(as_optimizer_error(error))}
+            _note(directory, error)
+        finally:
+            shutil.rmtree(partial_name(directory / "artifact"), ignore_errors=True)
+        interrupt.check()
+        return _store(plan, out, row)
+
+
+def finished(plan: Plan, out: Path, keep: Keep) -> Row | None:
+    """The stored row of a run that need not be done again, None if there is none.
+
+    A run is finished when it did not fail and its artifact is what its manifest says, or was not to be kept.
+    """
+    row = store.read_row(out, plan.run_id)
+    if row is None or row["status"] == "failed":
+        return None
+    if row["artifact"] is None:
+        return None if keep == "all" else row
+    try:
+        verify(store.run_directory(out, plan.run_id) / "artifact")
+    except ArtifactError as error:
+        log.warning("%s", error)
+        return None
+    return row
+
+
+def state(plan: Plan, out: Path, keep: Keep) -> State:
+    """What is left of a run; to measure: its artifact is there; to do again: it has failed."""
+    if finished(plan, out, keep):
+        return "finished"
+    directory = store.run_directory(out, plan.run_id)
+    if making.same_artifact(plan.checkpoint, plan.recipe, plan.original.name, directory):
+        return "to measure"
+    return "to do again" if store.read_row(out, plan.run_id) else "to do"
+
+
+def judge(plan: Plan, out: Path, keep: Keep) -> Row | None:
+    """The row of a finished run after today's gates; None if it is not finished, or cannot be had now.
+
+    That is so while another process is at it, or where its folder cannot be written: `run` waits, or says so.
+    """
+    directory = store.run_directory(out, plan.run_id)
+    if not directory.exists():
+        return None
+    try:
+        with _only_one(directory, wait=False):
+            stored = finished(plan, out, keep)
+            if stored is None:
+                return None
+            judged = stored | _verdict(plan, stored)
+            return stored if judged == stored else _store(plan, out, stored)
+    except (Timeout, ArtifactError):
+        return None
+
+
+def drop_artifact(out: Path, row: Row) -> None:
+    """Remove a run's artifact and say so in its row; its figures stay."""
+    directory = store.run_directory(out, row["run_id"])
+    with _only_one(directory):
+        row["artifact"] = None
+        store.write_row(out, row)
+        away = partial_name(directory / "artifact")
+        shutil.rmtree(away, ignore_errors=True)
+        with suppress(FileNotFoundError):
+            (directory / "artifact").rename(away)  # what copies it meanwhile must not take a part for the whole
+        shutil.rmtree(away, ignore_errors=True)
+
+
+def forget_failure(recipe: Recipe, out: Path) -> None:
+    """Remove the row of an earlier command that could not plan this recipe, which now can be."""
+    shutil.rmtree(store.run_directory(out, unplanned_id(recipe)), ignore_errors=True)
+
+
+def _make(plan: Plan, directory: Path, force: bool) -> Row:
+    parts = plan.checkpoint, plan.recipe, plan.original.name
+    reuse = None if force else making.same_artifact(*parts, directory)
+    figures = process.call(making.make, *parts, directory, reuse)
+    return {"artifact": f"runs/{plan.run_id}/artifact", **figures}
+
+
+def _measure(plan: Plan, out: Path, directory: Path) -> Row:
+    job = Job(
+        original=plan.original.directory,
+        artifact=directory / "artifact",
+        fingerprint=plan.checkpoint.fingerprint,
+        task=plan.checkpoint.task,
+        texts=plan.texts,
+        settings=plan.recipe.evaluation,
+        environment=plan.recipe.environment,
+        cache=out / "originals",
+    )
+    return evaluate(job)
+
+
+def _store(plan: Plan, out: Path, row: Row) -> Row:
+    if row["status"] != "failed":
+        row |= _verdict(plan, row)
+        if row["artifact"]:
+            artifact = out / row["artifact"]
+            write_card(artifact, read_manifest(artifact), plan.recipe.made_by(), row)
+    store.write_row(out, row)
+    return row
+
+
+def _verdict(plan: Plan, row: Row) -> Row:
+    missed = missed_gates(plan.recipe.gates.model_dump(exclude_none=True), row)
+    return {"status": "rejected" if missed else "ok", "error": missed}
+
+
+def _check_unchanged(plan: Plan, directory: Path) -> None:
+    """Refuse figures of an original that is not the one planned for: the sweep may have waited for days."""
+    if stamps(plan.original.directory) != plan.checkpoint.stamps:
+        shutil.rmtree(directory / "artifact", ignore_errors=True)
+        raise ModelError(f"{plan.original.directory}: has changed since the command began; run the command again")
+
+
+def _note(directory: Path, error: Exception) -> None:
+    """Append an error to the run's log, with all that is known of where it came from."""
+    with suppress(OSError), (directory / store.LOG_FILE).open("a", encoding="utf-8") as file:
+        file.write("".join(traceback.format_exception(error)))
+
+
+@contextmanager
+def _only_one(directory: Path, *, wait: bool = True) -> Iterator[None]:
+    """Work in a run's folder, while no other process or thread does; Timeout where one does and `wait` is False."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(directory / ".lock")
+        lock.acquire(blocking=wait)
+    except Timeout:
+        raise
+    except OSError as error:
+        raise ArtifactError(f"{directory}: cannot be written ({error.strerror or error})") from error
+    try:
+        yield
+    finally:
+        lock.release()
