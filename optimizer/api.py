@@ -17,7 +17,7 @@ from optimizer.evaluation.texts import DataSettings
 from optimizer.processes import interrupt
 from optimizer.recipe import SEARCH, parse
 from optimizer.report.page import write_report
-from optimizer.rows.store import COLUMNS, Row
+from optimizer.rows.row import COLUMNS, Row
 from optimizer.runs.comparing import compare as compare_directories
 from optimizer.settings import build
 
@@ -136,4 +136,4 @@ def _by_name(places: Sequence[str | Path]) -> dict[str, str | Path]:
 
 
 def _frame(rows: list[Row]) -> pandas.DataFrame:
-    return pandas.DataFrame(rows, columns=list(COLUMNS))
+    return pandas.DataFrame([row.values() for row in rows], columns=list(COLUMNS))

@@ -8,7 +8,8 @@ from typing import Any
 from optimizer.errors import OptimizerError
 from optimizer.launchers import Launcher
 from optimizer.recipe import SEARCH, Recipe, parse
-from optimizer.rows.store import Row, assemble
+from optimizer.rows.row import Row
+from optimizer.rows.store import assemble
 from optimizer.runs import sweep as sweeps
 from optimizer.runs.run import Keep
 from optimizer.settings import Settings
@@ -40,10 +41,10 @@ def execute(configs: list[dict[str, Any]], options: Options, launcher: Launcher)
         _show_plan(recipes, searches, options)
         return 0
     rows = sweep(recipes, options, launcher)
-    good = all(row["status"] == "ok" for row in rows)
+    good = all(row.status == "ok" for row in rows)
     for config in searches:
         found = search(config, options, launcher)
-        good &= any(row["status"] == "ok" for row in found)
+        good &= any(row.status == "ok" for row in found)
         rows += found
     return 0 if _show(rows, options.folder) and good else 1
 
@@ -72,13 +73,13 @@ def search(recipe: Mapping[str, Any], options: Options, launcher: Launcher) -> l
     def run(recipes: list[Recipe]) -> list[Row]:
         rows = sweep(recipes, options, launcher, settle=False)
         tried.extend(recipes)
-        seen.update({row["run_id"]: row for row in rows})
-        sweeps.drop(list(seen.values()), out, keep)
+        seen.update({row.run_id: row for row in rows})
+        sweeps.drop(seen, out, keep)
         return rows
 
-    order = [row["run_id"] for row in find(recipe, run, out, print_line, launcher.workers, force=options.force)]
+    order = [row.run_id for row in find(recipe, run, out, print_line, launcher.workers, force=options.force)]
     # All trials at once: what an earlier command did not keep and their front needs is made again.
-    rows = {row["run_id"]: row for row in sweeps.sweep(tried, out, keep=keep)}
+    rows = {row.run_id: row for row in sweeps.sweep(tried, out, keep=keep)}
     return [rows[run_id] for run_id in order]
 
 

@@ -9,7 +9,7 @@ from optimizer.errors import RecipeError
 from optimizer.evaluation.job import Environment, EvaluationSettings
 from optimizer.evaluation.texts import DataSettings
 from optimizer.model.locate import ModelSettings
-from optimizer.rows.gates import Gates
+from optimizer.rows.gates import GATES, Gates
 from optimizer.settings import Settings, build, nearest
 from optimizer.stages import STAGES
 from optimizer.stages.stage import Routing, Step
@@ -50,7 +50,7 @@ class Recipe:
         """Every setting, as the keys of a recipe file that gives this recipe again."""
         return {
             **self.made_by(),
-            "gates": self.gates.model_dump(exclude_none=True),
+            "gates": self.gates.bounds(),
             "model": self.model.model_dump(),
             "data": self.data.model_dump(),
             "evaluation": self.evaluation.model_dump(),
@@ -153,14 +153,9 @@ def _check_order(recipe: Recipe) -> None:
 
 
 def _check_gates(recipe: Recipe) -> None:
-    measured = {
-        "agreement": recipe.evaluation.examples != 0,
-        "agreement_low": recipe.evaluation.examples != 0,
-        "accuracy_drop": recipe.evaluation.examples != 0,
-        "speedup": recipe.evaluation.repetitions != 0,
-    }
-    for gate in recipe.gates.model_dump(exclude_none=True):
-        if not measured.get(gate, True):
+    measured = {"examples": recipe.evaluation.examples != 0, "repetitions": recipe.evaluation.repetitions != 0}
+    for gate in recipe.gates.bounds():
+        if not all(measured.get(need, True) for need in GATES[gate].needs):
             raise RecipeError(
                 f"gates.{gate}: this evaluation does not measure it; write evaluation=full, or ~gates.{gate}"
             )

@@ -25,7 +25,7 @@ from optimizer.model.task import auto_class, task_of
 from optimizer.packing import codec
 from optimizer.packing.payload import is_payload, stored_codes
 from optimizer.recipe import parse
-from optimizer.rows.store import Row
+from optimizer.rows.row import Row
 from optimizer.runs.comparing import compare
 from optimizer.runs.sweep import sweep
 from optimizer.stages.prune import prune
@@ -72,7 +72,7 @@ def _lines(model: str, data: str, folder: Path) -> Iterator[str]:
         (config,) = compose([*overrides, *common])
         recipe = parse({key: value for key, value in config.items() if key not in COMMAND_KEYS})
         (row,) = sweep([recipe], folder / "out", say=lambda line: print(line, file=sys.stderr))
-        coding = _coding(folder / "out" / row["artifact"]) if row["format"] == "packed" else ("", "", "")
+        coding = _coding(folder / "out" / row.artifact) if row.artifact and row.format == "packed" else ("", "", "")
         yield _line(name, row, coding)
     original = locate(ModelSettings(path=model)).directory
     for name, directory in _saved(original, folder):
@@ -85,12 +85,12 @@ def _lines(model: str, data: str, folder: Path) -> Iterator[str]:
 
 
 def _line(name: str, row: Row, coding: tuple[str, str, str]) -> str:
-    if row["artifact_bytes"] is None:
-        return f"| {name} | failed: {row['error']} |" + " |" * 6
+    if row.artifact_bytes is None:
+        return f"| {name} | failed: {row.error} |" + " |" * 6
     above, encode, decode = coding
     return (
-        f"| {name} | {row['artifact_bytes'] / 1e6:.2f} | {row['size_ratio']:.1%} | {row['bits_per_parameter']:.2f} | "
-        f"{above} | {row['agreement']:.4f} | {encode} | {decode} |"
+        f"| {name} | {row.artifact_bytes / 1e6:.2f} | {row.size_ratio:.1%} | {row.bits_per_parameter:.2f} | "
+        f"{above} | {row.agreement:.4f} | {encode} | {decode} |"
     )
 
 

@@ -41,11 +41,11 @@ def _compare(original: str, optimized: dict[str, Path], data: str | None, page: 
         rows = compare(original, optimized, Path(cache), settings)
     show(rows)
     for row in rows:
-        if row["error"]:
-            print(f"{row['run_id']}: {row['status']}: {row['error']}", file=sys.stderr)
+        if row.error:
+            print(f"{row.run_id}: {row.status}: {row.error}", file=sys.stderr)
     if page:
         print(f"page: {write_report(rows, Path(page))}")
-    return all(row["status"] == "ok" for row in rows)
+    return all(row.status == "ok" for row in rows)
 
 
 def _named(words: list[str]) -> dict[str, Path]:

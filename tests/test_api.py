@@ -10,7 +10,7 @@ import pytest
 
 import optimizer
 from optimizer.errors import ModelError, RecipeError
-from optimizer.rows.store import COLUMNS
+from optimizer.rows.row import COLUMNS
 
 NOTHING = {"examples": 0, "repetitions": 0}
 

@@ -12,7 +12,7 @@ import pytest
 from command_line import one_line, rows
 
 from optimizer import __main__ as command
-from optimizer.rows.store import COLUMNS
+from optimizer.rows.row import COLUMNS
 
 ROOT = Path(__file__).parent.parent
 RECIPES = sorted(path.stem for path in (ROOT / "conf" / "recipe").glob("*.yaml"))

@@ -20,7 +20,7 @@ from optimizer.launchers import LAUNCHERS
 from optimizer.model.weight import ROLES
 from optimizer.recipe import parse
 from optimizer.rows.gates import Gates
-from optimizer.rows.store import COLUMNS
+from optimizer.rows.row import COLUMNS
 from optimizer.stages import STAGES
 
 ROOT = Path(__file__).parent.parent

@@ -6,7 +6,7 @@ from typing import Any
 
 from optimizer.artifact.manifest import CARD, Manifest
 from optimizer.errors import ArtifactError
-from optimizer.rows.store import columns
+from optimizer.rows.row import Row, columns
 from optimizer.yaml import dump
 
 _LOADING = {
@@ -17,13 +17,11 @@ _LOADING = {
         "`python -m optimizer.unpack THIS_DIRECTORY OUT` writes one that needs no package."
     ),
 }
-_FIGURES = (*columns("parameters", "optimize_seconds"), "device", "threads")
+_FIGURES = (*columns("original", "size", "quality", "data", "latency", "memory"), "device", "threads")
 
 
-def write_card(
-    directory: Path, manifest: Manifest, recipe: Mapping[str, Any], figures: Mapping[str, Any] | None
-) -> None:
-    """Write or atomically replace the card; `figures` is a row, or None before anything was measured.
+def write_card(directory: Path, manifest: Manifest, recipe: Mapping[str, Any], figures: Row | None) -> None:
+    """Write or atomically replace the card; `figures` is a row, None before anything was measured.
 
     Raises ArtifactError when it cannot be written.
     """
@@ -37,7 +35,7 @@ def write_card(
         partial.unlink(missing_ok=True)
 
 
-def _text(manifest: Manifest, recipe: Mapping[str, Any], figures: Mapping[str, Any] | None) -> str:
+def _text(manifest: Manifest, recipe: Mapping[str, Any], figures: Row | None) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in manifest.versions.items())
     return f"""# {manifest.original}, optimized by the recipe `{recipe["name"]}`
 
@@ -68,11 +66,12 @@ Versions: {versions}.
 """
 
 
-def _table(figures: Mapping[str, Any] | None) -> str:
+def _table(figures: Row | None) -> str:
     if figures is None:
         return "Nothing yet."
-    rows = [f"| {name} | {_short(figures[name])} |" for name in _FIGURES if figures.get(name) is not None]
-    return "\n".join(["| figure | value |", "| --- | --- |", *rows])
+    values = figures.values()
+    lines = [f"| {name} | {_short(values[name])} |" for name in _FIGURES if values[name] is not None]
+    return "\n".join(["| figure | value |", "| --- | --- |", *lines])
 
 
 def _short(value: Any) -> str:

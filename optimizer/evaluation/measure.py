@@ -8,11 +8,11 @@ from optimizer.evaluation.job import Job
 from optimizer.evaluation.models import Pair, on_meta, set_up
 from optimizer.evaluation.tally import Figures
 from optimizer.processes import machine, process
-from optimizer.rows.store import columns
+from optimizer.rows.row import columns
 
 __all__ = ["FIGURES", "Job", "evaluate"]
 
-FIGURES = (*columns("agreement", "optimize_seconds"), "evaluate_seconds")
+FIGURES = (*columns("quality", "data", "latency", "memory"), "evaluate_seconds")
 """The row's columns that `evaluate` fills."""
 
 

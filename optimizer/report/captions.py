@@ -15,7 +15,7 @@ def agreement(runs: Sequence[Run], drawn: Sequence[Run], what: str) -> str:
     if not best:
         return words
     named = ", ".join(
-        f"{run.model + ' ' if several else ''}{run.label} ({run.row['size_ratio']:.1%}, {run.closeness:.4f})"
+        f"{run.model + ' ' if several else ''}{run.label} ({run.row.size_ratio:.1%}, {run.closeness:.4f})"
         for run in best[:_MOST_NAMED]
     )
     more = f" and {len(best) - _MOST_NAMED} more" if len(best) > _MOST_NAMED else ""

@@ -26,7 +26,7 @@ def figures(run: Run) -> list[str]:
     """The lines that say how a run did, for beside its point."""
     size, ratio = MEGABYTES.text(run), RATIO.text(run)
     rests = f" ({INTERVAL.text(run)})" if INTERVAL.text(run) else ""
-    what = "agreement" if run.row["agreement"] is not None else "cosine similarity"
+    what = "agreement" if run.row.agreement is not None else "cosine similarity"
     lines = [
         f"{size} MB, {ratio} of the original" if size and ratio else "",
         f"{what} {CLOSENESS.text(run)}{rests}" if CLOSENESS.text(run) else "",
@@ -46,7 +46,7 @@ def _words(heading: str, text: Callable[[Run], str]) -> Column:
 
 
 def _closeness(run: Run) -> str:
-    return figure(run.row, "cosine_similarity" if run.row["agreement"] is None else "agreement")
+    return figure(run.row, "cosine_similarity" if run.row.agreement is None else "agreement")
 
 
 MEGABYTES = _number("MB", "artifact_bytes")
@@ -73,6 +73,6 @@ _COLUMNS = (
     _number("sparsity", "sparsity"),
     _number("examples", "examples"),
     _number("seconds", "optimize_seconds"),
-    _words("recipe", lambda run: printable(run.row["recipe"])),
-    _words("format", lambda run: printable(run.row["format"])),
+    _words("recipe", lambda run: printable(run.row.recipe)),
+    _words("format", lambda run: printable(run.row.format)),
 )

@@ -2,7 +2,7 @@
 
 import math
 
-from optimizer.rows.store import Row
+from optimizer.rows.row import Row
 
 MEGABYTE = 1e6
 _PATTERNS = {
@@ -22,7 +22,7 @@ _PATTERNS = {
 
 def figure(row: Row, column: str) -> str:
     """A figure; empty if it was not measured."""
-    value = row[column]
+    value = getattr(row, column)
     if value is None:
         return ""
     return megabytes(value) if column == "artifact_bytes" else _PATTERNS[column].format(value)
@@ -30,7 +30,7 @@ def figure(row: Row, column: str) -> str:
 
 def interval(row: Row) -> str:
     """The 95 % interval of the agreement; empty if it was not measured."""
-    low, high = row["agreement_low"], row["agreement_high"]
+    low, high = row.agreement_low, row.agreement_high
     if low is None or high is None or not math.isfinite(low + high):
         return ""
     return f"{low:.4f} to {high:.4f}"

@@ -27,11 +27,9 @@ def markdown(runs: Sequence[Run], headline: str, remarks: Sequence[str]) -> str:
         "",
         _line(["run", "status", *(column.heading for column in shown)]),
         _line(["---", "---", *("---:" if column.numeric else "---" for column in shown)]),
-        *(_line([_plain(run.name), run.row["status"], *(_cell(column, run) for column in shown)]) for run in runs),
+        *(_line([_plain(run.name), run.row.status, *(_cell(column, run) for column in shown)]) for run in runs),
     ]
-    errors = [
-        f"- {_plain(run.name)} {run.row['status']}: {_plain(run.error)}" for run in runs if run.row["status"] != "ok"
-    ]
+    errors = [f"- {_plain(run.name)} {run.row.status}: {_plain(run.error)}" for run in runs if run.row.status != "ok"]
     said = [f"- {_plain(remark)}" for remark in remarks]
     if errors or said:
         lines += ["", *errors, *said]

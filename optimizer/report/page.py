@@ -18,7 +18,7 @@ from optimizer.report import columns
 from optimizer.report.markdown import markdown
 from optimizer.report.runs import Run, printable, runs
 from optimizer.report.table import remarks_on_data
-from optimizer.rows.store import COLUMNS, STATUSES, Row
+from optimizer.rows.row import COLUMNS, STATUSES, Row
 
 PAGE = "report.html"
 MARKDOWN = "report.md"
@@ -73,7 +73,7 @@ def _template() -> jinja2.Template:
 
 
 def _counts(found: Sequence[Run]) -> dict[str, int]:
-    counts = Counter(run.row["status"] for run in found)
+    counts = Counter(run.row.status for run in found)
     return {status: counts[status] for status in STATUSES if counts[status]}
 
 
@@ -94,8 +94,8 @@ def _remarks(found: Sequence[Run]) -> list[str]:
 def _best(found: Sequence[Run]) -> dict[str, Run | None]:
     """The smallest good run of each model, the closer one where two are equally small; None where no run is good."""
     best: dict[str, Run | None] = dict.fromkeys(sorted({run.model for run in found}))
-    good = [run for run in found if run.row["status"] == "ok" and run.figure("artifact_bytes") is not None]
-    for run in sorted(good, key=lambda run: (run.row["artifact_bytes"], -(run.closeness or 0), run.name)):
+    good = [run for run in found if run.row.status == "ok" and run.figure("artifact_bytes") is not None]
+    for run in sorted(good, key=lambda run: (run.row.artifact_bytes or 0, -(run.closeness or 0), run.name)):
         if best[run.model] is None:
             best[run.model] = run
     return best
@@ -105,13 +105,13 @@ def _environments(found: Sequence[Run]) -> dict[tuple[str, ...], int]:
     """Devices, threads and versions, and how many runs were made there."""
     counts: dict[tuple[str, ...], int] = defaultdict(int)
     for run in found:
-        counts[tuple(printable(run.row[column]) for column in _ENVIRONMENT)] += 1
+        counts[tuple(printable(getattr(run.row, column)) for column in _ENVIRONMENT)] += 1
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _kept(run: Run) -> dict[str, str]:
     """All that the row holds, by column."""
-    known = {column: run.row[column] for column in COLUMNS if run.row[column] is not None}
+    known = {column: value for column in COLUMNS if (value := getattr(run.row, column)) is not None}
     return {column: f"{value:.6g}" if isinstance(value, float) else printable(value) for column, value in known.items()}
 
 

@@ -27,9 +27,9 @@ def show_plan(outlooks: list[Outlook], searches: Mapping[str, int], out: Path) -
     table.add_column("MB at most", justify="right", no_wrap=True)
     for outlook in outlooks:
         row = outlook.row
-        asked = ("" if row[column] is None else str(row[column]) for column in _COLUMNS[2:])
+        asked = ("" if (value := getattr(row, column)) is None else str(value) for column in _COLUMNS[2:])
         size = f"{outlook.bytes / MEGABYTE:.1f}" if outlook.bytes else ""
-        table.add_row(row["run_id"], outlook.state, *asked, size)
+        table.add_row(row.run_id, outlook.state, *asked, size)
     if outlooks:
         console.print(table)
     for name, trials in searches.items():

@@ -82,7 +82,7 @@ def size_agreement(runs: Sequence[Run]) -> Plot:
     """How close each run is to its original at which size, with 95 % intervals and the front."""
     points = _points(runs, lambda run: run.closeness, ("agreement_low", "agreement_high"))
     models = _models(points)
-    kinds = {run.row["agreement"] is None for run in _runs(points)}
+    kinds = {run.row.agreement is None for run in _runs(points)}
     what = " or ".join("cosine similarity" if kind else "agreement" for kind in sorted(kinds)) or "agreement"
     with _axes(f"{what} with the original", points) as (figure, axes):
         _limit(axes, points, least=0.02, ceiling=1)
@@ -120,10 +120,10 @@ def _points(
     places: dict[tuple[Any, ...], list[Run]] = defaultdict(list)
     for run in runs:
         x, y = run.figure("size_ratio"), height(run)
-        if run.row["status"] != "failed" and x is not None and y is not None:
+        if run.row.status != "failed" and x is not None and y is not None:
             measured = [run.figure(end) for end in ends or ()]
             low, high = (y if end is None else end for end in measured or (y, y))
-            places[run.model, run.row["status"], x, y, low, high].append(run)
+            places[run.model, run.row.status, x, y, low, high].append(run)
     return [_Point(there, *place[2:]) for place, there in places.items()]
 
 
@@ -208,10 +208,10 @@ def _draw_intervals(axes: Axes, points: Sequence[_Point], models: list[str]) -> 
 
 def _draw_front(axes: Axes, best: Sequence[Run], models: list[str]) -> None:
     def group(run: Run) -> tuple[str, ...]:
-        return tuple(str(run.row[column]) for column in ("model", "original_bytes", "data", "examples"))
+        return tuple(str(getattr(run.row, column)) for column in ("model", "original_bytes", "data", "examples"))
 
     for _, members in groupby(sorted(best, key=group), group):
-        ordered = sorted(members, key=lambda run: run.row["artifact_bytes"])
+        ordered = sorted(members, key=lambda run: run.row.artifact_bytes or 0)
         x, y = [run.figure("size_ratio") for run in ordered], [run.closeness for run in ordered]
         colour = _colour(models, ordered[0].model)
         axes.step(x, y, where="post", color=colour, alpha=0.6, linewidth=1.4, zorder=2)  # type: ignore[arg-type]
@@ -228,7 +228,7 @@ def _draw_points(axes: Axes, points: Sequence[_Point], models: list[str], *, rin
             linestyle="",
             marker=_marker(models, first.model),
             markersize=5 if crowded else 7,
-            markerfacecolor=colour if first.row["status"] == "ok" else _PAPER,
+            markerfacecolor=colour if first.row.status == "ok" else _PAPER,
             markeredgecolor=_INK if rings and point.on_front else colour,
             markeredgewidth=1 if crowded else 1.5,
             zorder=4 if point.on_front else 3,
@@ -245,7 +245,7 @@ def _finish(
     keys = [(_key(_marker(models, model), _colour(models, model)), shortened(model)) for model in models[:_MOST_NAMED]]
     if len(models) > _MOST_NAMED:
         keys.append((Line2D([], [], linestyle=""), f"and {len(models) - _MOST_NAMED} more"))
-    if any(point.runs[0].row["status"] == "rejected" for point in points):
+    if any(point.runs[0].row.status == "rejected" for point in points):
         keys.append((_key("o", _MUTED, hollow=True), "rejected"))
     keys += further
     lines = [line for line, _ in keys]

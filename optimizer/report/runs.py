@@ -11,7 +11,8 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from optimizer.rows.front import front, quality
-from optimizer.rows.store import Row, rank, run_directory
+from optimizer.rows.row import Row, rank
+from optimizer.rows.store import run_directory
 from optimizer.yaml import load
 
 _LONGEST_LABEL = 30  # characters that fit beside a point
@@ -35,23 +36,23 @@ class Run:
     @property
     def name(self) -> str:
         """The run's id, printable."""
-        return printable(self.row["run_id"])
+        return printable(self.row.run_id)
 
     @property
     def model(self) -> str:
         """The original's name, printable."""
-        return printable(self.row["model"])
+        return printable(self.row.model)
 
     @property
     def error(self) -> str:
         """What went wrong, printable; empty for a good run."""
-        return printable(self.row["error"])
+        return printable(self.row.error)
 
     @property
     def label(self) -> str:
         """A few words for beside a point: the recipe and what sets the run apart, or its id where that is too long."""
         apart = [setting.removeprefix("stages.") for setting in self.settings]
-        label = " ".join([printable(self.row["recipe"] or self.name), *apart])
+        label = " ".join([printable(self.row.recipe or self.name), *apart])
         return label if len(label) <= _LONGEST_LABEL else shortened(self.name)
 
     @property
@@ -72,7 +73,7 @@ class Run:
 
     def figure(self, column: str) -> float | None:
         """A figure of the row; None if it was not measured or is no finite number."""
-        value = self.row[column]
+        value = getattr(self.row, column)
         return float(value) if value is not None and math.isfinite(value) else None
 
 
@@ -80,7 +81,7 @@ def runs(rows: Iterable[Row], out: Path) -> list[Run]:
     """Good rows before rejected before failed, among them the smaller first; recipes are read from `out`."""
     ordered = sorted(rows, key=rank)
     best = {id(row) for row in front(ordered)}
-    paths = [run_directory(out, str(row["run_id"])) / "recipe.yaml" for row in ordered]
+    paths = [run_directory(out, row.run_id) / "recipe.yaml" for row in ordered]
     texts = [_text(path) for path in paths]
     settings = [None if text is None else _settings(path) for path, text in zip(paths, texts, strict=True)]
     apart = _differences(ordered, settings)
@@ -144,10 +145,10 @@ def _differences(rows: Sequence[Row], settings: Sequence[dict[str, str] | None])
     groups: dict[tuple[Any, Any], list[dict[str, str]]] = defaultdict(list)
     for row, known in zip(rows, settings, strict=True):
         if known is not None:
-            groups[row["recipe"], row["model"]].append(known)
+            groups[row.recipe, row.model].append(known)
     varying = {key: _varying(group) for key, group in groups.items()}
     return [
-        {name: known[name] for name in varying[row["recipe"], row["model"]] if name in known} if known else {}
+        {name: known[name] for name in varying[row.recipe, row.model] if name in known} if known else {}
         for row, known in zip(rows, settings, strict=True)
     ]
 

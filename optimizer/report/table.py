@@ -7,7 +7,8 @@ from rich.console import Console
 from rich.table import Table
 
 from optimizer.report.figures import figure, interval
-from optimizer.rows.store import CSV_FILE, Row, rank
+from optimizer.rows.row import Row, rank
+from optimizer.rows.store import CSV_FILE
 
 _WIDE_INTERVAL = 0.02
 NARROWEST = 140  # columns, else figures would be cut
@@ -22,20 +23,20 @@ def show(rows: list[Row], out: Path | None = None) -> None:
     console.width = max(console.width, NARROWEST)
     ordered = sorted(rows, key=rank)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    asked = [column for column in _ASKED if len({row[column] for row in rows}) > 1]
+    asked = [column for column in _ASKED if len({getattr(row, column) for row in rows}) > 1]
     for name in (*_LEFT, *asked):
         table.add_column(name, no_wrap=True)
     for name in _RIGHT:
         table.add_column(name, justify="right", no_wrap=True)
     for row in ordered:
-        known = (_text(row[column]) for column in asked)
-        table.add_row(row["run_id"], row["status"], *known, *(text(row) for text in _RIGHT.values()))
+        known = (_text(getattr(row, column)) for column in asked)
+        table.add_row(row.run_id, row.status, *known, *(text(row) for text in _RIGHT.values()))
     console.print(table)
     for remark in _remarks(ordered):
         console.print(remark)
     for row in ordered:
-        if row["artifact"]:
-            console.print(f"{row['run_id']}: {(out or Path()) / row['artifact']}")
+        if row.artifact:
+            console.print(f"{row.run_id}: {(out or Path()) / row.artifact}")
     if out:
         console.print(f"rows: {out / CSV_FILE}")
 
@@ -60,12 +61,14 @@ def _text(value: object) -> str:
 def _remarks(rows: list[Row]) -> list[str]:
     remarks = []
     for row in rows:
-        if row["speedup"] is not None and 0 < row["speedup"] < 1:
-            remarks.append(f"{row['run_id']} is slower than its original: {1 / row['speedup']:.1f} times the latency.")
-        if row["agreement"] is not None and row["agreement_high"] - row["agreement_low"] > _WIDE_INTERVAL:
+        if row.speedup is not None and 0 < row.speedup < 1:
+            remarks.append(f"{row.run_id} is slower than its original: {1 / row.speedup:.1f} times the latency.")
+        if row.agreement_low is None or row.agreement_high is None:
+            continue
+        if (width := row.agreement_high - row.agreement_low) > _WIDE_INTERVAL:
             remarks.append(
-                f"{row['run_id']}: {row['examples']} examples are too few to pin the agreement down: the interval is "
-                f"{row['agreement_high'] - row['agreement_low']:.3f} wide."
+                f"{row.run_id}: {row.examples} examples are too few to pin the agreement down: the interval is "
+                f"{width:.3f} wide."
             )
     return remarks + remarks_on_data(rows)
 
@@ -73,7 +76,7 @@ def _remarks(rows: list[Row]) -> list[str]:
 def remarks_on_data(rows: list[Row]) -> list[str]:
     """What has to be said about the texts that the rows' agreement rests on."""
     remarks = []
-    data = {row["data"] for row in rows}
+    data = {row.data for row in rows}
     if "builtin" in data:
         remarks.append(
             "Agreement was measured on general sentences; what counts is agreement on your texts: data.path=FILE"

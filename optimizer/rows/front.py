@@ -4,7 +4,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable
 
-from optimizer.rows.store import Row
+from optimizer.rows.row import Row
 
 _COMPARABLE = ("model", "original_bytes", "original_fingerprint", "data", "data_fingerprint", "examples")
 
@@ -14,7 +14,7 @@ def quality(row: Row) -> float | None:
 
     None if it was not measured or is no finite number.
     """
-    closeness = row["cosine_similarity"] if row["agreement"] is None else row["agreement"]
+    closeness = row.cosine_similarity if row.agreement is None else row.agreement
     return float(closeness) if closeness is not None and math.isfinite(closeness) else None
 
 
@@ -26,14 +26,14 @@ def front(rows: Iterable[Row]) -> list[Row]:
     """
     groups: dict[tuple[object, ...], list[Row]] = defaultdict(list)
     for row in rows:
-        if row["status"] == "ok" and row["artifact_bytes"] is not None and quality(row) is not None:
-            groups[tuple(row[column] for column in _COMPARABLE)].append(row)
+        if row.status == "ok" and row.artifact_bytes is not None and quality(row) is not None:
+            groups[tuple(getattr(row, column) for column in _COMPARABLE)].append(row)
     return [row for group in groups.values() for row in _front(group)]
 
 
 def _front(group: list[Row]) -> list[Row]:
     kept: list[Row] = []
-    for row in sorted(group, key=lambda row: (row["artifact_bytes"], -(quality(row) or 0.0), row["run_id"])):
+    for row in sorted(group, key=lambda row: (row.artifact_bytes or 0, -(quality(row) or 0.0), row.run_id)):
         if not kept or (quality(row) or 0.0) > (quality(kept[-1]) or 0.0):
             kept.append(row)
     return kept

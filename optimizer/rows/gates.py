@@ -1,24 +1,61 @@
-"""Gates: bounds that the figures of a row must meet."""
+"""Gates: bounds that the figures of a row must meet; one table of them all."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from optimizer.rows.store import Row
+from optimizer.rows.row import Row
 from optimizer.settings import Settings
+
+Need = Literal["examples", "repetitions", "labels", "decision"]
 
 _ROUNDING = 1e-9  # of a difference of shares: 0.9 - 0.85 is a little more than 0.05
 
 
-class Gates(Settings):
-    """Bounds that a row must meet: agreement, agreement_low and speedup from below, the others from above."""
+@dataclass(frozen=True)
+class Gate:
+    """From which side a gate bounds its figure, what must be there for it, and the figure if it is no column.
 
-    agreement: float | None = Field(default=None, ge=0, le=1)
-    agreement_low: float | None = Field(default=None, ge=0, le=1)
-    size_ratio: float | None = Field(default=None, gt=0)
-    speedup: float | None = Field(default=None, gt=0)
-    accuracy_drop: float | None = Field(default=None, ge=-1, le=1)
+    It needs `examples` or `repetitions` of the evaluation, `labels` of the texts, a model whose `decision` is a label.
+    """
+
+    bound: Literal["at least", "at most"]
+    needs: tuple[Need, ...] = ()
+    figure: Callable[[Row], float | None] | None = None
+
+
+def _accuracy_drop(row: Row) -> float | None:
+    if row.accuracy is None or row.original_accuracy is None:
+        return None
+    return row.original_accuracy - row.accuracy
+
+
+_ON_EXAMPLES = Gate("at least", ("examples", "decision"))
+
+
+class Gates(Settings):
+    """Bounds that a row must meet. Each field is a gate, and its Gate is all that the rest of the program knows."""
+
+    agreement: Annotated[float | None, _ON_EXAMPLES] = Field(default=None, ge=0, le=1)
+    agreement_low: Annotated[float | None, _ON_EXAMPLES] = Field(default=None, ge=0, le=1)
+    size_ratio: Annotated[float | None, Gate("at most")] = Field(default=None, gt=0)
+    speedup: Annotated[float | None, Gate("at least", ("repetitions",))] = Field(default=None, gt=0)
+    accuracy_drop: Annotated[float | None, Gate("at most", ("examples", "labels"), _accuracy_drop)] = Field(
+        default=None, ge=-1, le=1
+    )
+
+    def bounds(self) -> dict[str, float]:
+        """The gates that are set, with their bounds."""
+        return self.model_dump(exclude_none=True)
+
+
+GATES: dict[str, Gate] = {
+    name: next(mark for mark in field.metadata if isinstance(mark, Gate)) for name, field in Gates.model_fields.items()
+}
+"""The table: all gates by name."""
 
 
 def missed_gates(gates: Mapping[str, float], row: Row) -> str | None:
@@ -32,7 +69,7 @@ def shortfall(gate: str, bound: float, row: Row) -> float:
     value = _figure(gate, row)
     if value is None or math.isnan(value) or _rests_on_random(gate, row):
         return math.inf
-    excess = value - bound if gate in ("size_ratio", "accuracy_drop") else bound - value
+    excess = value - bound if GATES[gate].bound == "at most" else bound - value
     return excess if excess > _ROUNDING else min(excess, 0.0)
 
 
@@ -49,13 +86,10 @@ def _miss(gate: str, bound: float, row: Row) -> str | None:
 
 
 def _rests_on_random(gate: str, row: Row) -> bool:
-    return gate.startswith("agreement") and row["data"] == "random"
+    return "examples" in GATES[gate].needs and row.data == "random"
 
 
 def _figure(gate: str, row: Row) -> float | None:
-    if gate == "accuracy_drop":
-        if row["accuracy"] is None or row["original_accuracy"] is None:
-            return None
-        return float(row["original_accuracy"] - row["accuracy"])
-    value = row[gate]
+    figure = GATES[gate].figure
+    value = getattr(row, gate) if figure is None else figure(row)
     return None if value is None else float(value)

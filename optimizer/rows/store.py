@@ -2,76 +2,16 @@
 
 import csv
 import json
-import math
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from optimizer.errors import ArtifactError
-
-COLUMNS = (
-    "run_id",
-    "status",
-    "error",
-    "recipe",
-    "model",
-    "pruning_amount",
-    "threshold",
-    "stages",
-    "format",
-    "parameters",
-    "original_bytes",
-    "artifact_bytes",
-    "size_ratio",
-    "bits_per_parameter",
-    "sparsity",
-    "agreement",
-    "agreement_low",
-    "agreement_high",
-    "max_logit_difference",
-    "mean_logit_difference",
-    "kl_divergence",
-    "accuracy",
-    "original_accuracy",
-    "perplexity",
-    "original_perplexity",
-    "cosine_similarity",
-    "data",
-    "examples",
-    "latency_ms_p50",
-    "latency_ms_p95",
-    "original_latency_ms_p50",
-    "speedup",
-    "peak_memory_mb",
-    "optimize_seconds",
-    "evaluate_seconds",
-    "artifact",
-    "device",
-    "threads",
-    "torch_version",
-    "transformers_version",
-    "created_at",
-    "original_fingerprint",
-    "data_fingerprint",
-)
-
-Row = dict[str, Any]
-
-
-def columns(first: str, end: str) -> tuple[str, ...]:
-    """The row's columns from `first` on, those before `end`."""
-    return COLUMNS[COLUMNS.index(first) : COLUMNS.index(end)]
-
+from optimizer.rows.row import COLUMNS, Row
 
 ROW_FILE = "row.json"
 CSV_FILE = "results.csv"
 LOG_FILE = "run.log"
-STATUSES = ("ok", "rejected", "failed")
-"""Best first."""
-_IDENTITY = ("run_id", "created_at")
-_TEXTS = ("error", "recipe", "model", "stages", "format", "data", "artifact", "device")
-_SETTINGS = ("pruning_amount", "threshold")  # of a recipe with two such stages: both values, in a text
-_FIGURES = (*columns("parameters", "data"), *columns("examples", "artifact"), "threads")
 
 
 def write_row(out: Path, row: Row) -> None:
@@ -79,11 +19,10 @@ def write_row(out: Path, row: Row) -> None:
 
     Raises ArtifactError when they cannot be written.
     """
-    assert set(row) == set(COLUMNS), set(row) ^ set(COLUMNS)
-    directory = run_directory(out, row["run_id"])
+    directory = run_directory(out, row.run_id)
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        _replace(directory / ROW_FILE, json.dumps(row, indent=2, allow_nan=True) + "\n")
+        _replace(directory / ROW_FILE, json.dumps(row.values(), indent=2, allow_nan=True) + "\n")
         assemble(out)
     except OSError as error:
         raise ArtifactError(f"{directory}: cannot be written ({error.strerror or error})") from error
@@ -92,13 +31,6 @@ def write_row(out: Path, row: Row) -> None:
 def read_row(out: Path, run_id: str) -> Row | None:
     """The stored row of a run, None if there is none that can be read."""
     return _read(run_directory(out, run_id) / ROW_FILE)
-
-
-def rank(row: Row) -> tuple[int, float, str]:
-    """Sorts good rows before rejected before failed, and among them the smaller first."""
-    size = row["size_ratio"]
-    known = size is not None and not math.isnan(size)
-    return STATUSES.index(row["status"]), size if known else math.inf, str(row["run_id"])
 
 
 def run_directory(out: Path, run_id: str) -> Path:
@@ -114,7 +46,7 @@ def assemble(out: Path) -> list[Row]:
     while True:
         before = _stamps(out)
         rows = [row for row in map(_read, sorted(before)) if row is not None]
-        rows.sort(key=lambda row: (row["created_at"], row["run_id"]))
+        rows.sort(key=lambda row: (row.created_at or "", row.run_id))
         _replace(out / CSV_FILE, _csv(rows))
         if _stamps(out) == before:
             return rows
@@ -126,21 +58,11 @@ def _stamps(out: Path) -> dict[Path, int]:
 
 def _read(path: Path) -> Row | None:
     try:
-        row = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return row if isinstance(row, dict) and set(COLUMNS) <= set(row) and _is_sound(row) else None
-
-
-def _is_sound(row: Row) -> bool:
-    """Whether every value is of the kind that a run writes."""
-    return (
-        row["status"] in STATUSES
-        and all(isinstance(row[column], str) for column in _IDENTITY)
-        and all(isinstance(row[column], str | None) for column in _TEXTS)
-        and all(isinstance(row[column], int | float | str | None) for column in _SETTINGS)
-        and all(isinstance(row[column], int | float | None) for column in _FIGURES)
-    )
+    row = Row.of(values) if isinstance(values, dict) else None
+    return row if row and row.created_at else None
 
 
 def _csv(rows: list[Row]) -> str:
@@ -149,7 +71,7 @@ def _csv(rows: list[Row]) -> str:
     text = StringIO()
     writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
-    writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
+    writer.writerows({key: _cell(value) for key, value in row.values().items()} for row in rows)
     return text.getvalue()
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from optimizer.artifact.manifest import versions
 from optimizer.errors import ModelError, as_optimizer_error
@@ -11,8 +12,7 @@ from optimizer.evaluation.measure import Job, evaluate
 from optimizer.evaluation.texts import DataSettings, check_labels, read
 from optimizer.model.checkpoint import Checkpoint, open_checkpoint, open_shards, read_config
 from optimizer.model.locate import ModelSettings, locate
-from optimizer.rows import store
-from optimizer.rows.store import Row
+from optimizer.rows.row import Row
 
 _NAMED = 3  # weights, in a line that says which are lacking
 
@@ -51,16 +51,23 @@ def compare(
             environment=environment,
             cache=cache,
         )
-        row: Row = dict.fromkeys(store.COLUMNS)
-        row |= {"run_id": name, "status": "ok", "model": source.name, "artifact": str(job.artifact)}
-        row |= {"original_fingerprint": checkpoint.fingerprint, "data_fingerprint": texts.fingerprint}
-        row |= {"device": environment.device, "threads": environment.threads}
-        row |= {"torch_version": versions()["torch"], "transformers_version": versions()["transformers"]}
-        rows.append(row | _figures(checkpoint, job))
+        row = Row(
+            run_id=name,
+            status="ok",
+            model=source.name,
+            artifact=str(job.artifact),
+            device=environment.device,
+            threads=environment.threads,
+            torch_version=versions()["torch"],
+            transformers_version=versions()["transformers"],
+            original_fingerprint=checkpoint.fingerprint,
+            data_fingerprint=texts.fingerprint,
+        )
+        rows.append(row.with_figures(_figures(checkpoint, job)))
     return rows
 
 
-def _figures(checkpoint: Checkpoint, job: Job) -> Row:
+def _figures(checkpoint: Checkpoint, job: Job) -> dict[str, Any]:
     try:
         if lost := _lost(checkpoint, job.artifact):
             raise ModelError(

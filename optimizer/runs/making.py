@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -19,14 +20,13 @@ from optimizer.model.checkpoint import Checkpoint
 from optimizer.processes import machine
 from optimizer.recipe import Recipe
 from optimizer.rows import store
-from optimizer.rows.store import Row
 from optimizer.stages import staging
 from optimizer.yaml import dump
 
 log = logging.getLogger(__name__)
 
 
-def make(checkpoint: Checkpoint, recipe: Recipe, original: str, directory: Path, reuse: Path | None) -> Row:
+def make(checkpoint: Checkpoint, recipe: Recipe, original: str, directory: Path, reuse: Path | None) -> dict[str, Any]:
     """Write the artifact into a run's `directory` and return the row's figures of making it and of its size.
 
     `reuse` is an artifact that holds the same already: it is then taken over, sharing its files' disk space. Raises an
@@ -71,7 +71,7 @@ def _optimize(checkpoint: Checkpoint, recipe: Recipe, original: str, artifact: P
 def _seconds(artifact: Path) -> float | None:
     """What making it has taken, by the row of its run."""
     row = store.read_row(artifact.parents[2], artifact.parent.name)
-    return row["optimize_seconds"] if row else None
+    return row.optimize_seconds if row else None
 
 
 def _take_over(found: Path, artifact: Path) -> bool:

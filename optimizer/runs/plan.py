@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,10 +15,14 @@ from optimizer.evaluation.texts import Texts, check_labels, read
 from optimizer.model.checkpoint import Checkpoint, open_checkpoint
 from optimizer.model.locate import Original, locate
 from optimizer.recipe import Recipe
-from optimizer.rows import store
-from optimizer.rows.gates import Gates
-from optimizer.rows.store import Row
+from optimizer.rows.gates import GATES, Gates
+from optimizer.rows.row import Row
 from optimizer.stages import staging
+
+_LACKING = {
+    "labels": "the texts have no labels for it; write data.label=COLUMN or ~gates.{}",
+    "decision": "this model decides on no label, so it has no agreement; write ~gates.{}",
+}
 
 
 @dataclass(frozen=True)
@@ -50,16 +54,14 @@ def plan(recipe: Recipe) -> Plan:
 
 def _check_gates(gates: Gates, checkpoint: Checkpoint, labels: tuple[int, ...] | None) -> None:
     """Refuse a gate whose figure this model on these texts does not have."""
-    if gates.accuracy_drop is not None and labels is None:
-        raise RecipeError(
-            "gates.accuracy_drop: the texts have no labels for it; write data.label=COLUMN or ~gates.accuracy_drop"
-        )
-    decides = decision(checkpoint.task, checkpoint.model.config) in ("class", "set")
-    for gate in ("agreement", "agreement_low"):
-        if getattr(gates, gate) is not None and not decides:
-            raise RecipeError(
-                f"gates.{gate}: this model decides on no label, so it has no agreement; write ~gates.{gate}"
-            )
+    lacking = {
+        "labels": labels is None,
+        "decision": decision(checkpoint.task, checkpoint.model.config) not in ("class", "set"),
+    }
+    for gate in gates.bounds():
+        for need in GATES[gate].needs:
+            if lacking.get(need):
+                raise RecipeError(f"gates.{gate}: {_LACKING[need].format(gate)}")
 
 
 def _run_id(recipe: Recipe, original: str, texts: Texts) -> str:
@@ -79,36 +81,36 @@ def _digest(values: dict[str, Any]) -> str:
 
 def blank_row(recipe: Recipe, run_id: str) -> Row:
     """A row that says what was asked for and holds no figure yet."""
-    row: Row = dict.fromkeys(store.COLUMNS)
-    return row | {
-        "run_id": run_id,
-        "status": "ok",
-        "recipe": recipe.name,
-        "model": recipe.model.path,
-        "pruning_amount": _used(recipe, "prune", "amount"),
-        "threshold": _used(recipe, "threshold", "value"),
-        "stages": " ".join(step.label for step in recipe.steps),
-        "format": recipe.output.format,
-        "device": recipe.environment.device,
-        "threads": recipe.environment.threads,
-        "torch_version": versions()["torch"],
-        "transformers_version": versions()["transformers"],
-        "created_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
-    }
+    return Row(
+        run_id=run_id,
+        status="ok",
+        recipe=recipe.name,
+        model=recipe.model.path,
+        pruning_amount=_used(recipe, "prune", "amount"),
+        threshold=_used(recipe, "threshold", "value"),
+        stages=" ".join(step.label for step in recipe.steps),
+        format=recipe.output.format,
+        device=recipe.environment.device,
+        threads=recipe.environment.threads,
+        torch_version=versions()["torch"],
+        transformers_version=versions()["transformers"],
+        created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+    )
 
 
 def named_row(plan: Plan) -> Row:
     """A row with nothing in it but what is known of a run once it is planned."""
-    return blank_row(plan.recipe, plan.run_id) | {
-        "model": plan.original.name,
-        "original_fingerprint": plan.checkpoint.fingerprint,
-        "data_fingerprint": plan.texts.fingerprint,
-    }
+    return replace(
+        blank_row(plan.recipe, plan.run_id),
+        model=plan.original.name,
+        original_fingerprint=plan.checkpoint.fingerprint,
+        data_fingerprint=plan.texts.fingerprint,
+    )
 
 
 def failed_row(recipe: Recipe, error: Exception) -> Row:
     """The row of a run that could not even be planned."""
-    return blank_row(recipe, unplanned_id(recipe)) | {"status": "failed", "error": str(error)}
+    return replace(blank_row(recipe, unplanned_id(recipe)), status="failed", error=str(error))
 
 
 def _used(recipe: Recipe, kind: str, setting: str) -> Any:

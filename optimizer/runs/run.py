@@ -5,8 +5,9 @@ import shutil
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
@@ -15,12 +16,13 @@ from optimizer.artifact.manifest import read_manifest, verify
 from optimizer.artifact.write import partial_name
 from optimizer.errors import ArtifactError, ModelError, as_optimizer_error
 from optimizer.evaluation.measure import Job, evaluate
+from optimizer.evaluation.tally import Figures
 from optimizer.model.checkpoint import stamps
 from optimizer.processes import interrupt, process
 from optimizer.recipe import Recipe
 from optimizer.rows import store
 from optimizer.rows.gates import missed_gates
-from optimizer.rows.store import Row
+from optimizer.rows.row import Row
 from optimizer.runs import making
 from optimizer.runs.plan import Plan, named_row, unplanned_id
 
@@ -44,11 +46,11 @@ def run(plan: Plan, out: Path, *, force: bool = False, keep: Keep = "all") -> Ro
             return _store(plan, out, stored)
         row = named_row(plan)
         try:
-            row |= _make(plan, directory, force)
-            row |= _measure(plan, out, directory)
+            row = row.with_figures(_make(plan, directory, force))
+            row = row.with_figures(_measure(plan, out, directory))
             _check_unchanged(plan, directory)
         except Exception as error:
-            row |= {"status": "failed", "error": str(as_optimizer_error(error))}
+            row = replace(row, status="failed", error=str(as_optimizer_error(error)))
             _note(directory, error)
         finally:
             shutil.rmtree(partial_name(directory / "artifact"), ignore_errors=True)
@@ -62,9 +64,9 @@ def finished(plan: Plan, out: Path, keep: Keep) -> Row | None:
     A run is finished when it did not fail and its artifact is what its manifest says, or was not to be kept.
     """
     row = store.read_row(out, plan.run_id)
-    if row is None or row["status"] == "failed":
+    if row is None or row.status == "failed":
         return None
-    if row["artifact"] is None:
+    if row.artifact is None:
         return None if keep == "all" else row
     try:
         verify(store.run_directory(out, plan.run_id) / "artifact")
@@ -97,23 +99,23 @@ def judge(plan: Plan, out: Path, keep: Keep) -> Row | None:
             stored = finished(plan, out, keep)
             if stored is None:
                 return None
-            judged = stored | _verdict(plan, stored)
-            return stored if judged == stored else _store(plan, out, stored)
+            return stored if _judged(plan, stored) == stored else _store(plan, out, stored)
     except (Timeout, ArtifactError):
         return None
 
 
-def drop_artifact(out: Path, row: Row) -> None:
-    """Remove a run's artifact and say so in its row; its figures stay."""
-    directory = store.run_directory(out, row["run_id"])
+def drop_artifact(out: Path, row: Row) -> Row:
+    """Remove a run's artifact and return its row, which says so; its figures stay."""
+    directory = store.run_directory(out, row.run_id)
     with _only_one(directory):
-        row["artifact"] = None
+        row = replace(row, artifact=None)
         store.write_row(out, row)
         away = partial_name(directory / "artifact")
         shutil.rmtree(away, ignore_errors=True)
         with suppress(FileNotFoundError):
             (directory / "artifact").rename(away)  # what copies it meanwhile must not take a part for the whole
         shutil.rmtree(away, ignore_errors=True)
+    return row
 
 
 def forget_failure(recipe: Recipe, out: Path) -> None:
@@ -121,14 +123,14 @@ def forget_failure(recipe: Recipe, out: Path) -> None:
     shutil.rmtree(store.run_directory(out, unplanned_id(recipe)), ignore_errors=True)
 
 
-def _make(plan: Plan, directory: Path, force: bool) -> Row:
+def _make(plan: Plan, directory: Path, force: bool) -> dict[str, Any]:
     parts = plan.checkpoint, plan.recipe, plan.original.name
     reuse = None if force else making.same_artifact(*parts, directory)
     figures = process.call(making.make, *parts, directory, reuse)
     return {"artifact": f"runs/{plan.run_id}/artifact", **figures}
 
 
-def _measure(plan: Plan, out: Path, directory: Path) -> Row:
+def _measure(plan: Plan, out: Path, directory: Path) -> Figures:
     job = Job(
         original=plan.original.directory,
         artifact=directory / "artifact",
@@ -143,18 +145,18 @@ def _measure(plan: Plan, out: Path, directory: Path) -> Row:
 
 
 def _store(plan: Plan, out: Path, row: Row) -> Row:
-    if row["status"] != "failed":
-        row |= _verdict(plan, row)
-        if row["artifact"]:
-            artifact = out / row["artifact"]
+    if row.status != "failed":
+        row = _judged(plan, row)
+        if row.artifact:
+            artifact = out / row.artifact
             write_card(artifact, read_manifest(artifact), plan.recipe.made_by(), row)
     store.write_row(out, row)
     return row
 
 
-def _verdict(plan: Plan, row: Row) -> Row:
-    missed = missed_gates(plan.recipe.gates.model_dump(exclude_none=True), row)
-    return {"status": "rejected" if missed else "ok", "error": missed}
+def _judged(plan: Plan, row: Row) -> Row:
+    missed = missed_gates(plan.recipe.gates.bounds(), row)
+    return replace(row, status="rejected" if missed else "ok", error=missed)
 
 
 def _check_unchanged(plan: Plan, directory: Path) -> None:

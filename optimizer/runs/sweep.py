@@ -4,7 +4,7 @@ import os
 import shutil
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from optimizer.processes import process
 from optimizer.recipe import Recipe
 from optimizer.rows import store
 from optimizer.rows.front import front
-from optimizer.rows.store import Row
+from optimizer.rows.row import Row
 from optimizer.runs.estimate import artifact_bytes
 from optimizer.runs.plan import Plan, failed_row, named_row
 from optimizer.runs.plan import plan as make_plan
@@ -66,7 +66,7 @@ def _sweep(
         if isinstance(plan, OptimizerError):
             row = failed_row(recipes[place], plan)
             store.write_row(out, row)
-            say(f"{row['run_id']}: failed: {row['error']}")
+            say(f"{row.run_id}: failed: {row.error}")
         elif plan.run_id in rows:
             say(f"{plan.run_id}: comes to the same run as an earlier combination")
             continue
@@ -79,16 +79,16 @@ def _sweep(
         if isinstance(plan, Plan):
             plans[plan.run_id] = plan
             forget_failure(plan.recipe, out)
-        rows[row["run_id"]] = row
+        rows[row.run_id] = row
     store.assemble(out)
     if settle:
-        drop(list(rows.values()), out, keep)
+        drop(rows, out, keep)
     check_space(to_do, out, force, keep, launcher.workers)
     with closing(_spread(to_do, out, force, keep, launcher, say)) as finished:
         for row in finished:
-            rows[row["run_id"]] = row
+            rows[row.run_id] = row
             if settle:
-                drop(list(rows.values()), out, keep)
+                drop(rows, out, keep)
     if settle:
         _make_good(rows, plans, out, keep)
     return list(rows.values())
@@ -117,7 +117,7 @@ def look_ahead(recipes: list[Recipe], out: Path, *, force: bool = False, keep: K
             row = named_row(plan)
             state: State = "to do" if force else state_of(plan, out, keep)
             outlook = Outlook(row, state, _bytes(plan, state))
-        found.setdefault(row["run_id"], outlook)
+        found.setdefault(row.run_id, outlook)
     return list(found.values())
 
 
@@ -126,14 +126,17 @@ def _bytes(plan: Plan, state: State) -> int:
     return 0 if state in ("finished", "to measure") else artifact_bytes(plan.checkpoint, plan.recipe)
 
 
-def drop(rows: list[Row], out: Path, keep: Keep) -> None:
-    """Remove the artifacts that are not to be kept, as soon as that is known, so that the disk never holds them all."""
+def drop(rows: dict[str, Row], out: Path, keep: Keep) -> None:
+    """Remove the artifacts that are not to be kept, as soon as that is known, so that the disk never holds them all.
+
+    `rows` are by their run's id; those whose artifact goes are replaced by rows that say so.
+    """
     if keep == "all":
         return
-    kept = {row["run_id"] for row in front(rows)} if keep == "front" else set()
-    for row in rows:
-        if row["artifact"] and row["run_id"] not in kept:
-            drop_artifact(out, row)
+    kept = {row.run_id for row in front(rows.values())} if keep == "front" else set()
+    for row in list(rows.values()):
+        if row.artifact and row.run_id not in kept:
+            rows[row.run_id] = drop_artifact(out, row)
 
 
 def check_space(plans: list[Plan], out: Path, force: bool, keep: Keep, workers: int) -> None:
@@ -208,9 +211,9 @@ def _spread(
             if isinstance(row, OptimizerError):
                 row = _lost(plans[index], out, row, started)
             if not one_by_one:
-                say(f"[{number}/{len(plans)}] {row['run_id']}{_verdict(row)}")
-            elif row["status"] != "ok":
-                say(f"{row['run_id']}{_verdict(row)}")
+                say(f"[{number}/{len(plans)}] {row.run_id}{_verdict(row)}")
+            elif row.status != "ok":
+                say(f"{row.run_id}{_verdict(row)}")
             yield row
             if one_by_one and number < len(plans):
                 _announce(plans, number, say)
@@ -219,9 +222,9 @@ def _spread(
 def _lost(plan: Plan, out: Path, error: OptimizerError, started: str) -> Row:
     """The row of a run whose launcher lost it, or that could not store its own; unless only the answer was lost."""
     stored = store.read_row(out, plan.run_id)
-    if stored and stored["created_at"] >= started:
+    if stored and (stored.created_at or "") >= started:
         return stored
-    row = named_row(plan) | {"status": "failed", "error": str(error)}
+    row = replace(named_row(plan), status="failed", error=str(error))
     with suppress(ArtifactError):  # then the error is that it cannot be stored
         store.write_row(out, row)
     return row
@@ -247,15 +250,15 @@ def _announce(plans: list[Plan], index: int, say: Say) -> None:
 
 
 def _verdict(row: Row) -> str:
-    return f": {row['status']}" + (f": {row['error']}" if row["error"] else "")
+    return f": {row.status}" + (f": {row.error}" if row.error else "")
 
 
 def _make_good(rows: dict[str, Row], plans: dict[str, Plan], out: Path, keep: Keep) -> None:
     """Make again what an earlier command did not keep and the front of this one needs."""
     if keep == "front":
         for row in front(rows.values()):
-            if not row["artifact"]:
-                rows[row["run_id"]] = run_plan(plans[row["run_id"]], out)
+            if not row.artifact:
+                rows[row.run_id] = run_plan(plans[row.run_id], out)
 
 
 def _warn(recipe: Recipe, say: Say) -> None:

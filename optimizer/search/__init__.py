@@ -6,7 +6,7 @@ from typing import Any
 
 from optimizer.errors import RecipeError
 from optimizer.recipe import Recipe
-from optimizer.rows.store import Row
+from optimizer.rows.row import Row
 from optimizer.search.space import Range, Search, settings
 
 __all__ = ["Range", "Search", "search", "settings"]

@@ -8,7 +8,7 @@ from pydantic import Field, FiniteFloat, WrapValidator, field_validator, model_v
 
 from optimizer.errors import RecipeError
 from optimizer.recipe import Recipe, parse
-from optimizer.rows.store import columns
+from optimizer.rows.row import Group, columns
 from optimizer.settings import Settings, build, nearest
 
 
@@ -21,15 +21,15 @@ Number = Annotated[FiniteFloat, WrapValidator(_kept_whole)]
 
 _ON_GRID = 1e-9  # of a step: 0.3 / 0.05 is a little less than 6
 _KNOBS = {"pruning_amount": ("prune", "amount"), "threshold": ("threshold", "value")}
-_ALWAYS = (*columns("artifact_bytes", "agreement"), "optimize_seconds")
+_ALWAYS = (*columns("size"), "optimize_seconds")
 
 
-def _of_the_artifact(first: str, end: str) -> tuple[str, ...]:
-    return tuple(column for column in columns(first, end) if not column.startswith("original_"))
+def _of_the_artifact(*groups: Group) -> tuple[str, ...]:
+    return tuple(column for column in columns(*groups) if not column.startswith("original_"))
 
 
-_ON_EXAMPLES = _of_the_artifact("agreement", "data")
-_ON_REPETITIONS = _of_the_artifact("latency_ms_p50", "optimize_seconds")
+_ON_EXAMPLES = _of_the_artifact("quality")
+_ON_REPETITIONS = _of_the_artifact("latency", "memory")
 COLUMNS = (*_ALWAYS, *_ON_EXAMPLES, *_ON_REPETITIONS)
 """The row's columns that can be sought after."""
 

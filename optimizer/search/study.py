@@ -22,10 +22,9 @@ from optuna.trial import TrialState
 
 from optimizer.errors import ArtifactError, RecipeError
 from optimizer.recipe import Recipe
-from optimizer.rows import store
 from optimizer.rows.front import front, quality
 from optimizer.rows.gates import Gates, shortfall
-from optimizer.rows.store import Row
+from optimizer.rows.row import STATUSES, Row
 from optimizer.runs.plan import plan
 from optimizer.search.space import Range, Search, changed, is_within, own_values
 
@@ -76,8 +75,8 @@ def _checked(
     trials = saved.get_trials(states=[TrialState.COMPLETE])
     rows = _rows([changed(recipe, _values(trial.params, goal)) for trial in trials], run) if trials else []
     for trial, row in zip(trials, rows, strict=True):
-        trial.user_attrs = {**trial.user_attrs, _ROW: row}
-    return [trial for trial in trials if trial.user_attrs[_ROW]["status"] != "failed"]
+        trial.user_attrs = {**trial.user_attrs, _ROW: row.values()}
+    return [trial for trial, row in zip(trials, rows, strict=True) if row.status != "failed"]
 
 
 def _rows(recipes: list[Recipe], run: Callable[[list[Recipe]], list[Row]]) -> list[Row]:
@@ -150,6 +149,12 @@ def _trials(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
     return study.get_trials(deepcopy=False)
 
 
+def _row(trial: optuna.trial.FrozenTrial) -> Row:
+    row = Row.of(trial.user_attrs[_ROW])
+    assert row is not None, "kept by _tell"
+    return row
+
+
 def _distribution(span: Range | list[Any], own: Any) -> BaseDistribution:
     if isinstance(span, list):
         return CategoricalDistribution([_encoded(choice, span) for choice in span])
@@ -175,10 +180,10 @@ def _decoded(value: Any, span: Range | list[Any]) -> Any:
 
 
 def _tell(study: optuna.Study, trial: optuna.Trial, row: Row, goal: Search, gates: Gates) -> optuna.trial.FrozenTrial:
-    trial.set_user_attr(_ROW, row)
-    if row["status"] == "failed":
+    trial.set_user_attr(_ROW, row.values())
+    if row.status == "failed":
         return study.tell(trial, state=TrialState.FAIL)
-    value = row[goal.column]
+    value = getattr(row, goal.column)
     if value is None:
         raise RecipeError(
             f"search.{goal.direction}: {goal.column} is not measured for this model and these texts; "
@@ -192,7 +197,7 @@ def _tell(study: optuna.Study, trial: optuna.Trial, row: Row, goal: Search, gate
 
 
 def _shortfalls(gates: Gates, row: Row) -> dict[str, float]:
-    return {gate: shortfall(gate, bound, row) for gate, bound in gates.model_dump(exclude_none=True).items()}
+    return {gate: shortfall(gate, bound, row) for gate, bound in gates.bounds().items()}
 
 
 def _result(study: optuna.Study, goal: Search, gates: Gates, say: Callable[[str], None]) -> list[Row]:
@@ -200,39 +205,39 @@ def _result(study: optuna.Study, goal: Search, gates: Gates, say: Callable[[str]
     sign = 1 if goal.direction == "minimize" else -1
 
     def rank(trial: optuna.trial.FrozenTrial) -> tuple[int, float]:
-        row = trial.user_attrs[_ROW]
-        if row["status"] == "rejected":
-            return store.STATUSES.index("rejected"), sum(max(0.0, miss) for miss in _shortfalls(gates, row).values())
-        return store.STATUSES.index(row["status"]), math.inf if trial.value is None else sign * trial.value
+        row = _row(trial)
+        if row.status == "rejected":
+            return STATUSES.index("rejected"), sum(max(0.0, miss) for miss in _shortfalls(gates, row).values())
+        return STATUSES.index(row.status), math.inf if trial.value is None else sign * trial.value
 
     ranked = sorted(_trials(study), key=rank)
-    rows = list({trial.user_attrs[_ROW]["run_id"]: trial.user_attrs[_ROW] for trial in ranked}.values())
+    rows = list({row.run_id: row for row in map(_row, ranked)}.values())
     _say_best(rows[0], len(ranked), goal, _words(_values(ranked[0].params, goal)), say)
     for row in front(rows):
-        say(f"front: {row['run_id']}: {row['size_ratio']:.2%} of the original's bytes, {_closeness(row)}")
+        say(f"front: {row.run_id}: {row.size_ratio:.2%} of the original's bytes, {_closeness(row)}")
     return rows
 
 
 def _say_best(row: Row, count: int, goal: Search, settings: str, say: Callable[[str], None]) -> None:
-    match row["status"]:
+    match row.status:
         case "ok":
-            say(f"search: best of {count} trials: {row['run_id']}: {_outcome(row, goal)}; {settings}")
+            say(f"search: best of {count} trials: {row.run_id}: {_outcome(row, goal)}; {settings}")
         case "rejected":
-            say(f"search: none of {count} trials meets the gates; nearest: {row['run_id']}: {row['error']}; {settings}")
+            say(f"search: none of {count} trials meets the gates; nearest: {row.run_id}: {row.error}; {settings}")
         case _:
-            say(f"search: all of {count} trials failed: {row['run_id']}: {row['error']}")
+            say(f"search: all of {count} trials failed: {row.run_id}: {row.error}")
 
 
 def _outcome(row: Row, goal: Search) -> str:
-    if row["status"] == "failed":
-        return f"failed: {row['error']}"
-    columns = dict.fromkeys((goal.column, *(["agreement"] if row["agreement"] is not None else [])))
-    figures = ", ".join(f"{column} {row[column]:.6g}" for column in columns)
-    return figures if row["status"] == "ok" else f"{figures}, rejected"
+    if row.status == "failed":
+        return f"failed: {row.error}"
+    columns = dict.fromkeys((goal.column, *(["agreement"] if row.agreement is not None else [])))
+    figures = ", ".join(f"{column} {getattr(row, column):.6g}" for column in columns)
+    return figures if row.status == "ok" else f"{figures}, rejected"
 
 
 def _closeness(row: Row) -> str:
-    name = "cosine similarity" if row["agreement"] is None else "agreement"
+    name = "cosine similarity" if row.agreement is None else "agreement"
     return f"{name} {quality(row):.4f}"
 
 

@@ -9,7 +9,7 @@ from optimizer.artifact.card import write_card
 from optimizer.artifact.manifest import FORMAT_VERSION, Manifest
 from optimizer.errors import ArtifactError
 from optimizer.recipe import Recipe, parse
-from optimizer.rows.store import COLUMNS, Row
+from optimizer.rows.row import Row
 
 RECIPE = parse(
     {"name": "half", "stages": {"prune": {"pattern": "2:4"}, "cast": {}}, "model": {"path": "/secret/place"}}
@@ -32,7 +32,7 @@ def test_before_measuring(tmp_path: Path) -> None:
 
 
 def test_what_was_measured_and_nothing_else(tmp_path: Path) -> None:
-    row: Row = dict.fromkeys(COLUMNS) | {"agreement": 0.123456789, "examples": 0, "data": "texts", "error": "secret"}
+    row = Row(run_id="a-1", status="ok", agreement=0.123456789, examples=0, data="texts", error="secret")
     text = card(tmp_path, row)
     assert "| agreement | 0.123457 |" in text
     assert "| examples | 0 |" in text
@@ -59,6 +59,6 @@ def test_replaced_whole_with_nothing_left_over(tmp_path: Path, monkeypatch: pyte
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_text", full)
         with pytest.raises(ArtifactError, match=r"README\.md: cannot be written \(No space left on device\)$"):
-            write_card(tmp_path, MANIFEST, RECIPE.made_by(), dict.fromkeys(COLUMNS))
+            write_card(tmp_path, MANIFEST, RECIPE.made_by(), Row(run_id="a-1", status="ok"))
     assert (tmp_path / "README.md").read_text() == before
     assert [path.name for path in tmp_path.iterdir()] == ["README.md"]

@@ -4,7 +4,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 from optimizer.report.page import write_report
-from optimizer.rows.store import Row
+from optimizer.rows.row import Row
 
 
 class Page(HTMLParser):

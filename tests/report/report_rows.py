@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from optimizer.rows.store import COLUMNS, Row, run_directory, write_row
+from optimizer.rows.row import Row
+from optimizer.rows.store import run_directory, write_row
 from optimizer.yaml import dump
 
-MEASURED: Row = {
+MEASURED: dict[str, Any] = {
     "status": "ok",
     "recipe": "balanced",
     "model": "demo",
@@ -33,7 +34,7 @@ MEASURED: Row = {
 
 def measured(run_id: str, **figures: Any) -> Row:
     """A good row, of a run that made half the latency and a fifth of the bytes unless told otherwise."""
-    return dict.fromkeys(COLUMNS) | MEASURED | {"run_id": run_id} | figures
+    return Row(**MEASURED | {"run_id": run_id} | figures)
 
 
 def sized(run_id: str, ratio: float, agreement: float, **figures: Any) -> Row:
@@ -46,12 +47,12 @@ def sized(run_id: str, ratio: float, agreement: float, **figures: Any) -> Row:
 def failed(run_id: str, error: str = "weight 'a': its largest value is too large") -> Row:
     """A row of a run that failed before anything was measured."""
     kept = {key: MEASURED[key] for key in ("recipe", "model", "device", "threads", "created_at")}
-    return dict.fromkeys(COLUMNS) | kept | {"run_id": run_id, "status": "failed", "error": error}
+    return Row(**kept, run_id=run_id, status="failed", error=error)
 
 
 def store(out: Path, row: Row, **recipe: Any) -> Row:
     """Keep a row in `out` as a run does, with its recipe if there is one."""
     write_row(out, row)
     if recipe:
-        (run_directory(out, row["run_id"]) / "recipe.yaml").write_text(dump(recipe))
+        (run_directory(out, row.run_id) / "recipe.yaml").write_text(dump(recipe))
     return row

@@ -10,7 +10,7 @@ import pytest
 from report_rows import failed, sized, store
 
 from optimizer.report.page import write_report
-from optimizer.rows.store import Row
+from optimizer.rows.row import Row
 
 pytestmark = pytest.mark.slow
 

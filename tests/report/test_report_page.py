@@ -6,6 +6,7 @@ import math
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from report_rows import failed, measured, sized
 
 from optimizer.errors import ArtifactError
 from optimizer.report.page import write_report
-from optimizer.rows.store import Row
+from optimizer.rows.row import Row
 
 FILES = ["report.html", "report.md", "report/size_agreement.png", "report/size_latency.png"]
 
@@ -29,7 +30,7 @@ VARIED = [
     sized("r-1", 0.1, 0.5, status="rejected", error="y"),
     sized("f-2", 0.05, 0.99, status="failed", error="z"),
     sized("b-1", 0.5, 0.9, model="other", threads=8),
-    failed("g-1") | {"model": "third"},
+    replace(failed("g-1"), model="third"),
 ]
 
 
@@ -156,7 +157,7 @@ def test_names_and_errors_are_text_whatever_they_hold(tmp_path: Path) -> None:
     bad = "<script>alert(1)</script>\"'&</style></svg>"
     rows = [
         measured(bad, model=bad, recipe=bad, artifact=bad, stages=bad, torch_version=bad),
-        failed("b-1", error=bad) | {"model": "m $x$ _{ \\frac \x00\udcff 模型"},
+        replace(failed("b-1", error=bad), model="m $x$ _{ \\frac \x00\udcff 模型"),
         measured("$a_$", model="$\\bad$"),
         measured("d-1", model="模型", recipe="小", speedup=0.5, size_ratio=0.7),
         measured("c-1", status="rejected", error=bad, model="_hidden"),
@@ -188,12 +189,12 @@ def test_figures_that_are_none_or_no_numbers(tmp_path: Path) -> None:
         for empty in empties
     ]
     found = page([*rows, measured("b-1")], tmp_path)
-    assert len({len(line(found, row["run_id"])) for row in rows}) == 1
+    assert len({len(line(found, row.run_id)) for row in rows}) == 1
     drawn = {
         plot: {run for point in points for run in re.findall("a-[0-9]-[^\n]*", point)}
         for plot, points in found.points.items()
     }
-    names = {row["run_id"] for row in rows}
+    names = {row.run_id for row in rows}
     assert drawn["size_agreement"] == {name for name in names if name[:3] not in ("a-0", "a-2")}
     assert drawn["size_latency"] == {name for name in names if name[:3] not in ("a-2", "a-3")}
 
@@ -218,7 +219,7 @@ def test_there_is_always_a_page(rows: list[Row], tmp_path: Path) -> None:
     write_report(rows, tmp_path)
     text = (tmp_path / "report.html").read_text()
     assert "different environments" not in text
-    assert ("no run has these figures" in text) == (not any(row["status"] == "ok" for row in rows))
+    assert ("no run has these figures" in text) == (not any(row.status == "ok" for row in rows))
     assert all((tmp_path / file).stat().st_size for file in FILES)
 
 
@@ -250,6 +251,7 @@ def test_a_file_where_a_folder_should_be(tmp_path: Path) -> None:
 
 SCRIPT = """
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import optimizer.report.page as page

@@ -7,7 +7,7 @@ from report_html import line, page
 from report_rows import measured, store
 
 from optimizer.report.page import write_report
-from optimizer.rows.store import Row
+from optimizer.rows.row import Row
 
 
 def differs(out: Path, *rows: Row) -> list[str]:
@@ -16,7 +16,7 @@ def differs(out: Path, *rows: Row) -> list[str]:
     if "differs in" not in header:
         return [""] * len(rows)
     place = header.index("differs in")
-    return [line(found, row["run_id"])[place] for row in rows]
+    return [line(found, row.run_id)[place] for row in rows]
 
 
 def test_settings_that_differ_within_a_recipe_and_model_are_shown(tmp_path: Path) -> None:

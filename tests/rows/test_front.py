@@ -6,16 +6,16 @@ from typing import Any
 import pytest
 
 from optimizer.rows.front import front
-from optimizer.rows.store import COLUMNS, Row
+from optimizer.rows.row import Row
 
 
 def row(run_id: str, size: int | None, agreement: float | None, **figures: Any) -> Row:
     measured = {"run_id": run_id, "status": "ok", "artifact_bytes": size, "agreement": agreement}
-    return dict.fromkeys(COLUMNS) | {"model": "a", "original_bytes": 100, "data": "texts"} | measured | figures
+    return Row(**{"model": "a", "original_bytes": 100, "data": "texts"} | measured | figures)
 
 
 def names(rows: list[Row]) -> list[str]:
-    return [found["run_id"] for found in front(rows)]
+    return [found.run_id for found in front(rows)]
 
 
 def test_no_row_and_one_row() -> None:

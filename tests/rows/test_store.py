@@ -1,4 +1,4 @@
-"""Rows and the CSV: nothing lost, whoever writes; gates judged by what was measured."""
+"""Rows and the CSV: nothing lost, whoever writes."""
 
 import csv
 import json
@@ -13,8 +13,8 @@ import pytest
 
 from optimizer.errors import ArtifactError
 from optimizer.rows import store
-from optimizer.rows.gates import missed_gates
-from optimizer.rows.store import COLUMNS, Row, assemble, read_row, run_directory, write_row
+from optimizer.rows.row import Row
+from optimizer.rows.store import assemble, read_row, run_directory, write_row
 
 PROMISED = (
     "run_id status error recipe model pruning_amount threshold stages format parameters original_bytes artifact_bytes "
@@ -26,8 +26,7 @@ PROMISED = (
 
 
 def row(run_id: str = "a-1", created_at: str = "2026-01-01T00:00:00.000+00:00", **figures: Any) -> Row:
-    blank: Row = dict.fromkeys(COLUMNS)
-    return blank | {"run_id": run_id, "status": "ok", "data": "texts", "created_at": created_at} | figures
+    return Row(**{"run_id": run_id, "status": "ok", "data": "texts", "created_at": created_at} | figures)
 
 
 def table(out: Path) -> list[dict[str, str]]:
@@ -95,7 +94,7 @@ def test_a_row_file_that_cannot_be_read_is_skipped(tmp_path: Path, text: str) ->
     (tmp_path / "runs" / "bad").mkdir()
     (tmp_path / "runs" / "bad" / "row.json").write_bytes(text.encode("utf-8", "surrogateescape"))
     (tmp_path / "runs" / "unfinished").mkdir()
-    assert [found["run_id"] for found in assemble(tmp_path)] == ["good"]
+    assert [found.run_id for found in assemble(tmp_path)] == ["good"]
     assert len(table(tmp_path)) == 1
     assert read_row(tmp_path, "bad") is None
     write_row(tmp_path, row("bad"))
@@ -121,7 +120,7 @@ def test_a_row_with_a_value_of_another_kind_counts_as_not_there(tmp_path: Path, 
     write_row(tmp_path, row("bad"))
     path = tmp_path / "runs" / "bad" / "row.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {column: value}))
-    assert [found["run_id"] for found in assemble(tmp_path)] == ["good"]
+    assert [found.run_id for found in assemble(tmp_path)] == ["good"]
     assert read_row(tmp_path, "bad") is None
 
 
@@ -129,7 +128,7 @@ def test_a_row_of_a_later_release_keeps_its_further_columns(tmp_path: Path) -> N
     write_row(tmp_path, row())
     path = tmp_path / "runs" / "a-1" / "row.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"new_figure": 1}))
-    assert assemble(tmp_path)[0]["new_figure"] == 1
+    assert assemble(tmp_path)[0].further == {"new_figure": 1}
     assert len(table(tmp_path)) == 1
 
 
@@ -159,12 +158,12 @@ def test_the_old_csv_stays_when_the_new_one_cannot_be_finished(tmp_path: Path, m
 SCRIPT = """
 import sys
 from pathlib import Path
-from optimizer.rows.store import COLUMNS, write_row
+from optimizer.rows.row import Row
+from optimizer.rows.store import write_row
 
 out, process = Path(sys.argv[1]), sys.argv[2]
 for number in range(10):
-    figures = {"run_id": f"{process}-{number}", "status": "ok", "created_at": str(number), "agreement": 0.5}
-    write_row(out, dict.fromkeys(COLUMNS) | figures)
+    write_row(out, Row(run_id=f"{process}-{number}", status="ok", created_at=str(number), agreement=0.5))
 assert "torch" not in sys.modules
 """
 
@@ -188,13 +187,13 @@ def test_a_row_that_comes_while_the_csv_is_being_written_is_in_it(
         text = write_csv(rows)
         if waiting:
             late = waiting.pop()
-            directory = run_directory(tmp_path, late["run_id"])
+            directory = run_directory(tmp_path, late.run_id)
             directory.mkdir()
-            (directory / "row.json").write_text(json.dumps(late))
+            (directory / "row.json").write_text(json.dumps(late.values()))
         return text
 
     monkeypatch.setattr(store, "_csv", interrupted)
-    assert [found["run_id"] for found in assemble(tmp_path)] == ["first", "second", "third"]
+    assert [found.run_id for found in assemble(tmp_path)] == ["first", "second", "third"]
     assert len(table(tmp_path)) == 3
 
 
@@ -204,71 +203,3 @@ def test_writers_with_the_same_process_id_do_not_meet(tmp_path: Path) -> None:
         list(pool.map(lambda number: write_row(tmp_path, row(f"a-{number}")), range(40)))
     assert {line["run_id"] for line in table(tmp_path)} == {f"a-{number}" for number in range(40)}
     assert left_over(tmp_path) == []
-
-
-# gates
-
-
-MET: list[tuple[dict[str, float], dict[str, Any]]] = [
-    ({}, {}),
-    ({"agreement": 0.99}, {"agreement": 0.99}),
-    ({"agreement": 1.0}, {"agreement": 1.0}),
-    ({"agreement": 0.0}, {"agreement": 0.0}),
-    ({"agreement_low": 0.9}, {"agreement_low": 0.95, "agreement": 0.99}),
-    ({"size_ratio": 0.5}, {"size_ratio": 0.5}),
-    ({"size_ratio": 0.5}, {"size_ratio": 0.1}),
-    ({"speedup": 1.0}, {"speedup": 1.0}),
-    ({"accuracy_drop": 0.0}, {"accuracy": 0.9, "original_accuracy": 0.9}),
-    ({"accuracy_drop": 0.0}, {"accuracy": 0.95, "original_accuracy": 0.9}),
-    ({"accuracy_drop": 0.05}, {"accuracy": 0.85, "original_accuracy": 0.9}),
-    ({"accuracy_drop": -0.05}, {"accuracy": 0.95, "original_accuracy": 0.9}),
-]
-
-
-@pytest.mark.parametrize(("gates", "figures"), MET)
-def test_met(gates: dict[str, float], figures: dict[str, Any]) -> None:
-    assert missed_gates(gates, row(**figures)) is None
-
-
-MISSED: list[tuple[dict[str, float], dict[str, Any], str]] = [
-    ({"agreement": 0.99}, {"agreement": 0.97}, "agreement 0.9700 misses the gate 0.99 by 0.0200"),
-    ({"agreement_low": 0.99}, {"agreement_low": 0.5}, "agreement_low 0.5000 misses the gate 0.99 by 0.4900"),
-    ({"size_ratio": 0.5}, {"size_ratio": 0.625}, "size_ratio 0.6250 misses the gate 0.5 by 0.1250"),
-    ({"speedup": 1.5}, {"speedup": 0.75}, "speedup 0.7500 misses the gate 1.5 by 0.7500"),
-    (
-        {"accuracy_drop": 0.01},
-        {"accuracy": 0.5, "original_accuracy": 0.75},
-        "accuracy_drop 0.2500 misses the gate 0.01 by 0.2400",
-    ),
-    ({"agreement": 0.99}, {"agreement": math.nan}, "agreement nan misses the gate 0.99 by inf"),
-]
-
-
-@pytest.mark.parametrize(("gates", "figures", "line"), MISSED)
-def test_missed_and_by_how_much(gates: dict[str, float], figures: dict[str, Any], line: str) -> None:
-    assert missed_gates(gates, row(**figures)) == line
-
-
-@pytest.mark.parametrize("gate", ["agreement", "agreement_low", "size_ratio", "speedup", "accuracy_drop"])
-def test_what_was_not_measured_meets_no_gate(gate: str) -> None:
-    assert missed_gates({gate: 0.5}, row()) == f"{gate} was not measured, gate 0.5"
-
-
-@pytest.mark.parametrize("figures", [{"accuracy": 0.9}, {"original_accuracy": 0.9}])
-def test_a_drop_needs_both_accuracies(figures: dict[str, Any]) -> None:
-    assert missed_gates({"accuracy_drop": 0.5}, row(**figures)) == "accuracy_drop was not measured, gate 0.5"
-
-
-@pytest.mark.parametrize("gate", ["agreement", "agreement_low"])
-def test_agreement_on_random_inputs_meets_no_gate(gate: str) -> None:
-    line = missed_gates({gate: 0.5}, row(data="random", agreement=1.0, agreement_low=1.0))
-    assert line == f"{gate} rests on random inputs, which never satisfy the gate 0.5; write data.path=FILE"
-
-
-def test_random_inputs_are_good_enough_for_the_other_gates() -> None:
-    assert missed_gates({"size_ratio": 0.5, "speedup": 1}, row(data="random", size_ratio=0.5, speedup=1.0)) is None
-
-
-def test_every_miss_is_told() -> None:
-    line = missed_gates({"agreement": 0.99, "size_ratio": 0.5, "speedup": 1}, row(agreement=0.5, size_ratio=0.5))
-    assert line == "agreement 0.5000 misses the gate 0.99 by 0.4900; speedup was not measured, gate 1"

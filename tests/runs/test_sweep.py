@@ -2,6 +2,7 @@
 
 import shutil
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from optimizer.command import Options, execute
 from optimizer.errors import RecipeError
 from optimizer.launchers import Basic
 from optimizer.recipe import parse
-from optimizer.rows.store import LOG_FILE, Row
+from optimizer.rows.row import Row
+from optimizer.rows.store import LOG_FILE
 from optimizer.runs import run, sweep
 from optimizer.runs.plan import plan
 from optimizer.stages import STAGES
@@ -50,11 +52,12 @@ def pruned(model: str, amount: float, **values: Any) -> dict[str, Any]:
 
 
 def artifact(out: Path, row: Row) -> Path:
-    return out / row["artifact"]
+    assert row.artifact
+    return out / row.artifact
 
 
-def log_of(out: Path, row: Row) -> str:
-    return (out / "runs" / row["run_id"] / LOG_FILE).read_text()
+def log_of(out: Path, run_id: str) -> str:
+    return (out / "runs" / run_id / LOG_FILE).read_text()
 
 
 def test_runs_that_die_or_fail_are_rows_and_the_others_go_on(optimizer, tmp_path) -> None:
@@ -66,8 +69,8 @@ def test_runs_that_die_or_fail_are_rows_and_the_others_go_on(optimizer, tmp_path
     assert failed["error"] == "ZeroDivisionError: division by zero"
     assert died["status"] == failed["status"] == "failed"
     assert all(row["run_id"] in err for row in (died, failed))
-    assert "ZeroDivisionError" in log_of(tmp_path / "outputs", failed)
-    assert "Traceback" in log_of(tmp_path / "outputs", failed)
+    assert "ZeroDivisionError" in log_of(tmp_path / "outputs", failed["run_id"])
+    assert "Traceback" in log_of(tmp_path / "outputs", failed["run_id"])
     assert "Traceback" not in err
     assert not list(tmp_path.rglob("*.partial"))
 
@@ -75,22 +78,22 @@ def test_runs_that_die_or_fail_are_rows_and_the_others_go_on(optimizer, tmp_path
 def test_a_failed_run_is_done_again_and_a_finished_one_is_not(model, tmp_path, monkeypatch) -> None:
     recipes = [parse(pruned(model, 0.1)), parse(pruned(model, 0.2, stages={"die": {}}))]
     first, failed = sweep.sweep(recipes, tmp_path)
-    assert (first["status"], failed["status"]) == ("ok", "failed")
+    assert (first.status, failed.status) == ("ok", "failed")
     said: list[str] = []
     again, repeated = sweep.sweep(recipes, tmp_path, say=said.append)
-    assert again["created_at"] == first["created_at"]
-    assert repeated["created_at"] > failed["created_at"]
-    assert f"{first['run_id']}: finished before: ok" in said
+    assert again.created_at == first.created_at
+    assert repeated.created_at > failed.created_at
+    assert f"{first.run_id}: finished before: ok" in said
     (forced, _) = sweep.sweep(recipes, tmp_path, force=True)
-    assert forced["created_at"] > first["created_at"]
+    assert forced.created_at > first.created_at
 
 
 def test_an_artifact_is_used_again_when_only_the_evaluation_changed(model, tmp_path) -> None:
     (first,) = sweep.sweep([parse(pruned(model, 0.3))], tmp_path)
     (second,) = sweep.sweep([parse(pruned(model, 0.3, evaluation=AGREEMENT))], tmp_path)
-    assert second["run_id"] != first["run_id"]
-    assert second["agreement"] is not None
-    assert f"the artifact is that of {first['run_id']}" in log_of(tmp_path, second)
+    assert second.run_id != first.run_id
+    assert second.agreement is not None
+    assert f"the artifact is that of {first.run_id}" in log_of(tmp_path, second.run_id)
     one, other = (artifact(tmp_path, row) / "model.safetensors" for row in (first, second))
     assert one.samefile(other)
     assert "| agreement |" in (artifact(tmp_path, second) / "README.md").read_text()
@@ -107,8 +110,8 @@ def test_a_damaged_artifact_is_not_used_again(model, tmp_path) -> None:
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-1])
     (second,) = sweep.sweep([parse(pruned(model, 0.3, evaluation=AGREEMENT))], tmp_path)
-    assert second["status"] == "ok"
-    assert "is not used again" in log_of(tmp_path, second)
+    assert second.status == "ok"
+    assert "is not used again" in log_of(tmp_path, second.run_id)
     assert (artifact(tmp_path, second) / "model.safetensors").read_bytes() == whole
 
 
@@ -116,11 +119,11 @@ def test_a_run_that_failed_in_measuring_keeps_its_artifact_for_the_next_try(mode
     at = plan(parse(pruned(model, 0.3, evaluation=AGREEMENT)))
     with monkeypatch.context() as patch:
         patch.setattr(run, "evaluate", lambda job: 1 / 0)
-        assert run.run(at, tmp_path)["error"] == "ZeroDivisionError: division by zero"
+        assert run.run(at, tmp_path).error == "ZeroDivisionError: division by zero"
     assert run.state(at, tmp_path, "all") == "to measure"
     row = run.run(at, tmp_path)
-    assert row["status"] == "ok"
-    assert f"the artifact is that of {at.run_id}" in log_of(tmp_path, row)
+    assert row.status == "ok"
+    assert f"the artifact is that of {at.run_id}" in log_of(tmp_path, row.run_id)
 
 
 def test_two_at_the_same_run_do_it_once(model, tmp_path) -> None:
@@ -131,25 +134,27 @@ def test_two_at_the_same_run_do_it_once(model, tmp_path) -> None:
     threads = [threading.Thread(target=lambda: found.append(run.run(at, tmp_path / "out"))) for _ in range(2)]
     for thread in threads:
         thread.start()
+    deadline = time.monotonic() + 60
     while not note.exists():
-        pass
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
     note.unlink()  # a second one would write it again
     go.touch()
     for thread in threads:
         thread.join()
     assert not note.exists()
     assert found[0] == found[1]
-    assert found[0]["status"] == "ok"
+    assert found[0].status == "ok"
 
 
 def test_what_is_not_to_be_kept_is_removed_and_its_figures_stay(model, tmp_path) -> None:
     recipes = [parse(pruned(model, amount)) for amount in (0.1, 0.2)]
     first = sweep.sweep(recipes, tmp_path, keep="none")
-    assert all(row["artifact"] is None and row["artifact_bytes"] > 0 for row in first)
+    assert all(row.artifact is None and row.artifact_bytes for row in first)
     assert not list(tmp_path.glob("runs/*/artifact*"))
     assert [row["artifact"] for row in rows(tmp_path)] == ["", ""]
     again = sweep.sweep(recipes, tmp_path, keep="none")
-    assert [row["created_at"] for row in again] == [row["created_at"] for row in first]
+    assert [row.created_at for row in again] == [row.created_at for row in first]
     kept = sweep.sweep(recipes, tmp_path, keep="all")  # who wants them all gets them made again
     assert all(verify(artifact(tmp_path, row)) for row in kept)
 
@@ -162,10 +167,10 @@ def test_only_the_front_is_kept(model, tmp_path) -> None:
         parse(dense | {"gates": {"size_ratio": 0.1}, "seed": 1}),
     ]
     large, small, rejected = sweep.sweep(recipes, tmp_path, keep="front")
-    assert large["agreement"] == small["agreement"] == 1
-    assert large["artifact"] is None  # no better than the packed one, and larger
-    assert rejected["status"] == "rejected"
-    assert rejected["artifact"] is None
+    assert large.agreement == small.agreement == 1
+    assert large.artifact is None  # no better than the packed one, and larger
+    assert rejected.status == "rejected"
+    assert rejected.artifact is None
     assert verify(artifact(tmp_path, small))
     shutil.rmtree(artifact(tmp_path, small))
     run.drop_artifact(tmp_path, small)
@@ -286,8 +291,8 @@ def test_the_order_of_the_stages_is_a_run_of_its_own(model, tmp_path) -> None:
     stages: dict[str, Any] = {"prune": {"amount": 0.3}, "threshold": {"value": 0.1}}
     recipes = [pruned(model, 0.3, stages=stages), pruned(model, 0.3, stages=dict(reversed(stages.items())))]
     first, second = sweep.sweep([parse(recipe) for recipe in recipes], tmp_path)
-    assert first["run_id"] != second["run_id"]
-    assert (first["stages"], second["stages"]) == ("prune threshold", "threshold prune")
+    assert first.run_id != second.run_id
+    assert (first.stages, second.stages) == ("prune threshold", "threshold prune")
 
 
 def test_an_original_that_changes_meanwhile_is_a_failed_row(tiny_model, tmp_path) -> None:
@@ -295,8 +300,8 @@ def test_an_original_that_changes_meanwhile_is_a_failed_row(tiny_model, tmp_path
     at = plan(parse(pruned(str(original), 0.3)))
     tiny_model("sequence-classification", original, initializer_range=0.7)
     row = run.run(at, tmp_path / "out")
-    assert row["status"] == "failed"
-    assert "has changed since the command began" in row["error"]
+    assert row.status == "failed"
+    assert "has changed since the command began" in (row.error or "")
     assert not list((tmp_path / "out").rglob("artifact"))
 
 
@@ -313,14 +318,14 @@ def test_originals_of_one_name_have_fronts_of_their_own(tiny_model, tmp_path) ->
 def test_what_is_not_to_be_kept_goes_even_if_nothing_is_left_to_do(model, tmp_path) -> None:
     recipes = [parse(pruned(model, amount)) for amount in (0.1, 0.2)]
     sweep.sweep(recipes, tmp_path)
-    assert {row["artifact"] for row in sweep.sweep(recipes, tmp_path, keep="none")} == {None}
+    assert {row.artifact for row in sweep.sweep(recipes, tmp_path, keep="none")} == {None}
     assert not list(tmp_path.glob("runs/*/artifact*"))
 
 
 def test_a_run_that_another_process_holds_is_not_waited_for_in_planning(model, tmp_path) -> None:
     (first,) = sweep.sweep([parse(pruned(model, 0.1))], tmp_path)
     at = plan(parse(pruned(model, 0.1)))
-    with FileLock(tmp_path / "runs" / first["run_id"] / ".lock"):
+    with FileLock(tmp_path / "runs" / first.run_id / ".lock"):
         assert run.judge(at, tmp_path, "all") is None
     assert run.judge(at, tmp_path, "all") == first
 
@@ -331,18 +336,18 @@ def test_a_row_that_cannot_be_stored_does_not_stop_the_others(model, tmp_path) -
     blocked.parent.mkdir(parents=True)
     blocked.touch()
     first, second = sweep.sweep(recipes, tmp_path)
-    assert first["status"] == "failed"
-    assert "cannot be written" in first["error"]
-    assert second["status"] == "ok"
+    assert first.status == "failed"
+    assert "cannot be written" in first.error
+    assert second.status == "ok"
 
 
 def test_a_failure_to_plan_is_forgotten_once_it_can_be_planned(tiny_model, tmp_path) -> None:
     there = str(tiny_model("sequence-classification", tmp_path / "a"))
     late = tmp_path / "b"
     recipes = [parse(pruned(path, 0.1)) for path in (there, str(late))]
-    assert [row["status"] for row in sweep.sweep(recipes, tmp_path / "out")] == ["ok", "failed"]
+    assert [row.status for row in sweep.sweep(recipes, tmp_path / "out")] == ["ok", "failed"]
     tiny_model("sequence-classification", late, initializer_range=0.6)
-    assert [row["status"] for row in sweep.sweep(recipes, tmp_path / "out")] == ["ok", "ok"]
+    assert [row.status for row in sweep.sweep(recipes, tmp_path / "out")] == ["ok", "ok"]
     assert [row["status"] for row in rows(tmp_path / "out")] == ["ok", "ok"]
 
 

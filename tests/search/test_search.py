@@ -6,6 +6,7 @@ import json
 import math
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ import pytest
 import optimizer.search
 from optimizer.errors import ArtifactError, RecipeError
 from optimizer.recipe import Recipe
-from optimizer.rows import store
 from optimizer.rows.gates import missed_gates
-from optimizer.rows.store import Row
+from optimizer.rows.row import COLUMNS as ROW_COLUMNS
+from optimizer.rows.row import Row
 from optimizer.search import search, settings
 from optimizer.search.space import COLUMNS
 
@@ -84,19 +85,22 @@ class Runs:
         made_by = {step.label: step.stage.model_dump() for step in recipe.steps}
         step = made_by["quantize"]["step"] or 8 / made_by["quantize"]["bits"]
         amount = made_by.get("prune", {"amount": 0.0})["amount"]
-        row: Row = dict.fromkeys(store.COLUMNS)
-        row |= {"run_id": f"seek-{json.dumps(recipe.made_by(), sort_keys=True)}", "recipe": recipe.name, "data": "file"}
-        row |= {
-            "model": "m",
-            "original_bytes": 1000,
-            "examples": 100,
-            "artifact_bytes": round(200 / (1 + step + amount)),
-        }
-        row |= {"size_ratio": 0.2 / (1 + step + amount), "agreement": 1 - 0.03 * step**2 - 0.02 * amount}
-        row |= {"cosine_similarity": 1.0} | self.fixed
-        missed = missed_gates(recipe.gates.model_dump(exclude_none=True), row)
+        row = Row(
+            run_id=f"seek-{json.dumps(recipe.made_by(), sort_keys=True)}",
+            status="ok",
+            recipe=recipe.name,
+            data="file",
+            model="m",
+            original_bytes=1000,
+            examples=100,
+            artifact_bytes=round(200 / (1 + step + amount)),
+            size_ratio=0.2 / (1 + step + amount),
+            agreement=1 - 0.03 * step**2 - 0.02 * amount,
+            cosine_similarity=1.0,
+        ).with_figures(self.fixed)
+        missed = missed_gates(recipe.gates.bounds(), row)
         status = self.fixed.get("status") or ("rejected" if missed else "ok")
-        return row | {"status": status, "error": missed or self.fixed.get("error")}
+        return replace(row, status=status, error=missed or self.fixed.get("error"))
 
 
 def go(recipe: dict[str, Any], out: Path, run: Callable[..., list[Row]], **options: Any) -> tuple[list[Row], list[str]]:
@@ -110,13 +114,13 @@ def test_the_recipe_itself_is_tried_first_and_the_best_that_meets_the_gates_come
     assert [len(call) for call in runs.calls] == [1] * 12
     assert runs.tried[0]["quantize"]["step"] == 0.25
     assert runs.tried[0]["prune"]["amount"] == 0.3
-    statuses = [row["status"] for row in rows]
+    statuses = [row.status for row in rows]
     assert set(statuses) == {"ok", "rejected"}
     assert statuses == sorted(statuses)
-    good = [row["size_ratio"] for row in rows if row["status"] == "ok"]
+    good = [row.size_ratio for row in rows if row.status == "ok"]
     assert good == sorted(good)
     assert good[0] < 0.2 / 1.55
-    assert any(f"search: best of 12 trials: {rows[0]['run_id']}: size_ratio {good[0]:.6g}" in line for line in lines)
+    assert any(f"search: best of 12 trials: {rows[0].run_id}: size_ratio {good[0]:.6g}" in line for line in lines)
     assert [line for line in lines if line.startswith("front: ")]
 
 
@@ -124,7 +128,7 @@ def test_the_constraints_draw_the_trials_to_where_the_gates_are_met(tmp_path: Pa
     def late_agreements(gates: dict[str, float]) -> list[float]:
         runs = Runs()
         go(changed(gates=gates, search={"trials": 24}), tmp_path, runs)
-        return [runs.row(recipe)["agreement"] for call in runs.calls[12:] for recipe in call]
+        return [runs.row(recipe).agreement for call in runs.calls[12:] for recipe in call]
 
     held = sum(agreement >= 0.99 for agreement in late_agreements({"agreement": 0.99}))
     free = sum(agreement >= 0.99 for agreement in late_agreements({}))
@@ -135,10 +139,10 @@ def test_the_constraints_draw_the_trials_to_where_the_gates_are_met(tmp_path: Pa
 def test_maximize_puts_the_greatest_first(tmp_path: Path) -> None:
     recipe = changed(gates={"size_ratio": 0.15}, search={"maximize": "agreement", "minimize": None})
     rows, _ = go(recipe, tmp_path, Runs())
-    good = [row["agreement"] for row in rows if row["status"] == "ok"]
+    good = [row.agreement for row in rows if row.status == "ok"]
     assert good == sorted(good, reverse=True)
     assert good[0] == max(good)
-    assert rows[0]["size_ratio"] <= 0.15
+    assert rows[0].size_ratio <= 0.15
 
 
 def test_the_same_seed_makes_the_same_trials_and_another_seed_others(tmp_path: Path) -> None:
@@ -191,7 +195,7 @@ def test_a_finished_search_runs_nothing_and_more_trials_go_on_from_there(tmp_pat
     assert lines[1:] == [line for line in said if " trial " not in line]
     longer, _ = go(changed(search={"trials": 15}), tmp_path, more)
     assert len(more.calls) == 3
-    assert {row["run_id"] for row in rows} < {row["run_id"] for row in longer}
+    assert {row.run_id for row in rows} < {row.run_id for row in longer}
     assert len(list((tmp_path / "search").iterdir())) == 1
 
 
@@ -231,20 +235,20 @@ def test_several_trials_at_once_end_at_the_number_asked_for(tmp_path: Path) -> N
         3,
         1,
     ]  # no more at once than leaves four rounds to learn from
-    assert len({row["run_id"] for row in rows}) == len(rows) == 13
+    assert len({row.run_id for row in rows}) == len(rows) == 13
 
 
 def test_failed_runs_are_trials_too_and_come_last(tmp_path: Path) -> None:
     class Fragile(Runs):
         def row(self, recipe: Recipe) -> Row:
             failure = {"status": "failed", "error": "out of memory", "size_ratio": None, "agreement": None}
-            return super().row(recipe) | (failure if len(self.calls) % 3 == 2 else {})
+            return super().row(recipe).with_figures(failure if len(self.calls) % 3 == 2 else {})
 
     runs = Fragile()
     rows, lines = go(RECIPE, tmp_path, runs)
     assert len(runs.calls) == 12
-    assert [row["status"] for row in rows[-4:]] == ["failed"] * 4
-    assert rows[0]["status"] == "ok"
+    assert [row.status for row in rows[-4:]] == ["failed"] * 4
+    assert rows[0].status == "ok"
     assert any("trial 2 of 12: failed: out of memory" in line for line in lines)
     assert len(list((tmp_path / "search").iterdir())) == 1
 
@@ -255,7 +259,7 @@ def test_a_second_start_makes_up_for_the_trials_that_failed(tmp_path: Path) -> N
     rows, _ = go(changed(search={"trials": 5}), tmp_path, second)
     assert first.tried[0] == second.tried[0]
     assert len(rows) == len(second.calls) == 5
-    assert "failed" not in {row["status"] for row in rows}
+    assert "failed" not in {row.status for row in rows}
     again = Runs(second)
     assert go(changed(search={"trials": 5}), tmp_path, again)[0] == rows
     assert not again.calls
@@ -263,22 +267,22 @@ def test_a_second_start_makes_up_for_the_trials_that_failed(tmp_path: Path) -> N
 
 def test_a_search_in_which_everything_fails_says_so(tmp_path: Path) -> None:
     rows, lines = go(RECIPE, tmp_path, Runs(status="failed", error="no such layer"))
-    assert {row["status"] for row in rows} == {"failed"}
+    assert {row.status for row in rows} == {"failed"}
     assert "all of 12 trials failed" in lines[-1]
     assert "no such layer" in lines[-1]
 
 
 def test_when_no_run_meets_the_gates_the_nearest_comes_first(tmp_path: Path) -> None:
     rows, lines = go(changed(gates={"agreement": 1.0, "size_ratio": 0.18}), tmp_path, Runs())
-    assert {row["status"] for row in rows} == {"rejected"}
-    missed = [max(0.0, 1 - row["agreement"]) + max(0.0, row["size_ratio"] - 0.18) for row in rows]
+    assert {row.status for row in rows} == {"rejected"}
+    missed = [max(0.0, 1 - row.agreement) + max(0.0, row.size_ratio - 0.18) for row in rows]
     assert missed == pytest.approx(sorted(missed))
-    assert f"none of 12 trials meets the gates; nearest: {rows[0]['run_id']}: agreement" in lines[-1]
+    assert f"none of 12 trials meets the gates; nearest: {rows[0].run_id}: agreement" in lines[-1]
 
 
 def test_figures_that_no_gate_accepts_are_infinitely_far(tmp_path: Path) -> None:
     rows, lines = go(RECIPE, tmp_path, Runs(data="random"))
-    assert {row["status"] for row in rows} == {"rejected"}
+    assert {row.status for row in rows} == {"rejected"}
     assert "rests on random inputs" in lines[-1]
 
 
@@ -425,7 +429,7 @@ def test_a_knob_is_said_by_the_label_that_its_stage_has() -> None:
 
 
 def test_every_column_that_can_be_sought_is_in_the_row() -> None:
-    assert set(COLUMNS) <= set(store.COLUMNS)
+    assert set(COLUMNS) <= set(ROW_COLUMNS)
 
 
 def test_an_out_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
@@ -451,7 +455,7 @@ def test_real_runs_on_a_tiny_model(tiny_model, tmp_path: Path) -> None:
     out = tmp_path / "out"
     rows, lines = go(recipe, out, lambda recipes: sweep(recipes, out))
     assert len(rows) == 4
-    assert rows[0]["status"] == "ok"
-    assert all((out / row["artifact"]).is_dir() for row in rows)
+    assert rows[0].status == "ok"
+    assert all((out / row.artifact).is_dir() for row in rows)
     assert go(recipe, out, lambda recipes: sweep(recipes, out))[0] == rows
     assert "search: best of 4 trials" in " ".join(lines)

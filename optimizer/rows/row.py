@@ -1,0 +1,110 @@
+"""The row of a run: its figures, typed, each column in its group."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal, get_args
+
+# ruff: noqa: RUF009 -- _column gives every field a field() of its own
+
+Group = Literal["run", "request", "original", "size", "quality", "data", "latency", "memory", "cost", "environment"]
+Status = Literal["ok", "rejected", "failed"]
+
+STATUSES: tuple[Status, ...] = get_args(Status)
+"""Best first."""
+
+Text = str | None
+Count = int | None
+Number = float | int | None
+Setting = float | int | str | None  # of a recipe with two such stages: both values, in a text
+
+
+def _column(group: Group) -> Any:
+    return field(default=None, metadata={"group": group})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """What is known of a run; None is not measured, never 0. A new column is one line here, with its group.
+
+    `further` holds the columns that a later release has written, so that storing the row again loses none.
+    """
+
+    run_id: str = field(metadata={"group": "run"})
+    status: Status = field(metadata={"group": "run"})
+    error: Text = _column("run")
+    recipe: Text = _column("run")
+    model: Text = _column("run")
+    pruning_amount: Setting = _column("request")
+    threshold: Setting = _column("request")
+    stages: Text = _column("request")
+    format: Text = _column("request")
+    parameters: Count = _column("original")
+    original_bytes: Count = _column("original")
+    artifact_bytes: Count = _column("size")
+    size_ratio: Number = _column("size")
+    bits_per_parameter: Number = _column("size")
+    sparsity: Number = _column("size")
+    agreement: Number = _column("quality")
+    agreement_low: Number = _column("quality")
+    agreement_high: Number = _column("quality")
+    max_logit_difference: Number = _column("quality")
+    mean_logit_difference: Number = _column("quality")
+    kl_divergence: Number = _column("quality")
+    accuracy: Number = _column("quality")
+    original_accuracy: Number = _column("quality")
+    perplexity: Number = _column("quality")
+    original_perplexity: Number = _column("quality")
+    cosine_similarity: Number = _column("quality")
+    data: Text = _column("data")
+    examples: Count = _column("data")
+    latency_ms_p50: Number = _column("latency")
+    latency_ms_p95: Number = _column("latency")
+    original_latency_ms_p50: Number = _column("latency")
+    speedup: Number = _column("latency")
+    peak_memory_mb: Number = _column("memory")
+    optimize_seconds: Number = _column("cost")
+    evaluate_seconds: Number = _column("cost")
+    artifact: Text = _column("run")
+    device: Text = _column("environment")
+    threads: Count = _column("environment")
+    torch_version: Text = _column("environment")
+    transformers_version: Text = _column("environment")
+    created_at: Text = _column("run")
+    original_fingerprint: Text = _column("run")
+    data_fingerprint: Text = _column("run")
+    further: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> "Row | None":
+        """The row of stored values, a column that is not there being None; None if a value is of another kind."""
+        found: dict[str, Any] = {name: values.get(name) for name in COLUMNS}
+        if found["status"] not in STATUSES or not all(isinstance(found[name], kind) for name, kind in _KINDS.items()):
+            return None
+        return cls(**found, further={name: values[name] for name in values.keys() - found.keys()})
+
+    def values(self) -> dict[str, Any]:
+        """All columns by name, in their order."""
+        return {name: getattr(self, name) for name in COLUMNS} | dict(self.further)
+
+    def with_figures(self, figures: Mapping[str, Any]) -> "Row":
+        """The row with these columns set."""
+        return replace(self, **figures)
+
+
+_FIELDS = [column for column in fields(Row) if "group" in column.metadata]
+_KINDS: dict[str, Any] = {column.name: column.type for column in _FIELDS if column.name != "status"}
+
+COLUMNS = tuple(column.name for column in _FIELDS)
+"""The columns in the order of results.csv."""
+
+
+def columns(*groups: Group) -> tuple[str, ...]:
+    """The columns of these groups, in the order of results.csv."""
+    return tuple(column.name for column in _FIELDS if column.metadata["group"] in groups)
+
+
+def rank(row: Row) -> tuple[int, float, str]:
+    """Sorts good rows before rejected before failed, and among them the smaller first."""
+    size = row.size_ratio
+    return STATUSES.index(row.status), math.inf if size is None or math.isnan(size) else size, row.run_id
