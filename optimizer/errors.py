@@ -37,5 +37,10 @@ def as_optimizer_error(error: Exception) -> OptimizerError:
     """The error itself if it is one that users meet, else a ProcessError of its type and its first line."""
     if isinstance(error, OptimizerError):
         return error
-    lines = str(error).strip().splitlines()
-    return ProcessError(f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__)
+    name, line = type(error).__name__, first_line(error)
+    return ProcessError(line if line == name else f"{name}: {line}")
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, its type's name where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from optimizer.errors import DataError
+from optimizer.errors import DataError, first_line
 from optimizer.settings import nearest
 
 
@@ -96,7 +96,7 @@ def _parquet(path: Path) -> Iterator[Row]:
                     number += 1
                     yield Row(f"{path}: row {number}", values)
     except ArrowException as error:
-        raise DataError(f"{path}: is not a parquet file that can be read ({str(error).splitlines()[0]})") from None
+        raise DataError(f"{path}: is not a parquet file that can be read ({first_line(error)})") from None
 
 
 def _txt(path: Path) -> Iterator[Row]:

@@ -1,6 +1,5 @@
 """What is to be measured: plain values that go to the measuring process."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +7,7 @@ from pydantic import Field
 
 from optimizer.evaluation.texts import Texts
 from optimizer.model.task import Task
+from optimizer.processes.cores import cores
 from optimizer.settings import Settings
 
 
@@ -25,7 +25,7 @@ class Environment(Settings):
     """Where and how a run computes: `threads` defaults to the cores this process may use."""
 
     device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:\d+)?)$")
-    threads: int = Field(default_factory=lambda: len(os.sched_getaffinity(0)), ge=1)
+    threads: int = Field(default_factory=cores, ge=1)
     seed: int = Field(default=0, ge=0, lt=2**32)
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from optimizer.errors import EvaluationError
+from optimizer.errors import EvaluationError, first_line
 from optimizer.evaluation.texts import Text, Texts
 
 Example = dict[str, Tensor]
@@ -128,8 +128,7 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase | None:
             if (directory / name).exists():
                 return _sentencepiece(directory / name)
     except Exception as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise EvaluationError(f"the tokenizer in '{directory.name}' cannot be loaded: {lines[0]}") from error
+        raise EvaluationError(f"the tokenizer in '{directory.name}' cannot be loaded: {first_line(error)}") from error
     return None
 
 

@@ -1,20 +1,16 @@
 """The launchers: how the runs of a sweep are spread; one file each, and the one table that names them.
 
-Each has `workers`, how many runs there are at once at most, and `launch(function, items, folder)`, which yields
-(index of the item, what `function` returned for it or the OptimizerError that says how it failed) as each finishes.
-`function` must be one that another process can import, items and results must survive pickling. What holds an
-iterator must close it (contextlib.closing): that ends what is still running.
-
 Hydra composes the settings of its config group `hydra/launcher` and stops there. Its launcher plug-ins are not used:
 they compose every configuration again in the workers and lose all results when one job dies.
 """
 
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Any
 
 from optimizer.errors import RecipeError
 from optimizer.launchers.basic import Basic
 from optimizer.launchers.joblib import Joblib
+from optimizer.launchers.launcher import Launcher
 from optimizer.launchers.ray import Ray
 from optimizer.launchers.submitit_local import SubmititLocal
 from optimizer.launchers.submitit_slurm import SubmititSlurm
@@ -22,9 +18,7 @@ from optimizer.settings import build, nearest
 
 __all__ = ["LAUNCHERS", "Basic", "Launcher", "parse"]
 
-Launcher: TypeAlias = Basic | Joblib | Ray | SubmititLocal | SubmititSlurm
-
-LAUNCHERS: dict[str, type[Launcher]] = {
+LAUNCHERS: dict[str, type[Basic | Joblib | Ray | SubmititLocal | SubmititSlurm]] = {
     launcher.kind: launcher for launcher in (Basic, Joblib, Ray, SubmititLocal, SubmititSlurm)
 }
 

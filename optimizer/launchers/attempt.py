@@ -2,18 +2,13 @@
 
 import contextlib
 import importlib
-import os
 import signal
 import traceback
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any
 
-from optimizer.errors import OptimizerError, RecipeError, as_optimizer_error
-
-T = TypeVar("T")
-R = TypeVar("R")
-
-CORES = len(os.sched_getaffinity(0))
+from optimizer.errors import OptimizerError, RecipeError, as_optimizer_error, first_line
+from optimizer.launchers.launcher import R, T
 
 
 def attempt(function: Callable[[T], R], item: T) -> R | OptimizerError:
@@ -24,11 +19,6 @@ def attempt(function: Callable[[T], R], item: T) -> R | OptimizerError:
         failure = as_optimizer_error(error)
         failure.add_note(traceback.format_exc())
         return failure
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's text."""
-    return (str(error).strip().splitlines() or [""])[0]
 
 
 def require(package: str) -> Any:

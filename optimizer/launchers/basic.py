@@ -1,15 +1,12 @@
 """One run after the other, in this process."""
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import ClassVar
 
-from optimizer.errors import OptimizerError
 from optimizer.launchers.attempt import attempt
+from optimizer.launchers.launcher import Outcomes, R, T
 from optimizer.settings import Settings
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 class Basic(Settings):
@@ -22,8 +19,11 @@ class Basic(Settings):
         """How many runs at once at most."""
         return 1
 
-    def launch(
-        self, function: Callable[[T], R], items: Sequence[T], folder: Path
-    ) -> Generator[tuple[int, R | OptimizerError], None, None]:
-        """Yield the index of each item and what `function` returns for it, or how it failed, in order."""
+    @property
+    def one_by_one(self) -> bool:
+        """Each begins when the outcome of the one before has been taken."""
+        return True
+
+    def launch(self, function: Callable[[T], R], items: Sequence[T], folder: Path) -> Outcomes[R]:
+        """Yield each item's outcome, in order."""
         return ((index, attempt(function, item)) for index, item in enumerate(items))

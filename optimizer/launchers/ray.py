@@ -8,19 +8,18 @@ import sys
 import tempfile
 import urllib.parse
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 from pydantic import Field
 
-from optimizer.errors import OptimizerError, ProcessError, RecipeError
-from optimizer.launchers.attempt import CORES, attempt, first_line, require
+from optimizer.errors import ProcessError, RecipeError, first_line
+from optimizer.launchers.attempt import attempt, require
+from optimizer.launchers.launcher import Outcomes, R, T
 from optimizer.processes import family
+from optimizer.processes.cores import cores
 from optimizer.settings import Settings
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 # Ray reports its usage to its makers, and prints a paragraph on stdout for a worker's death, a failed item here.
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "1", "RAY_DEDUP_LOGS_SKIP_REGEX": "."}
@@ -44,12 +43,15 @@ class Ray(Settings):
         """How many runs at once at most; how many a cluster has room for is not known before."""
         if self.n_jobs is not None:
             return self.n_jobs
-        return max(1, int(CORES / self.num_cpus)) if self.address is None else sys.maxsize
+        return max(1, int(cores() / self.num_cpus)) if self.address is None else sys.maxsize
 
-    def launch(
-        self, function: Callable[[T], R], items: Sequence[T], folder: Path
-    ) -> Generator[tuple[int, R | OptimizerError], None, None]:
-        """Yield the index of each item and what `function` returns for it, or how it failed, as each finishes.
+    @property
+    def one_by_one(self) -> bool:
+        """The next begins when one ends."""
+        return False
+
+    def launch(self, function: Callable[[T], R], items: Sequence[T], folder: Path) -> Outcomes[R]:
+        """Yield each item's outcome as it finishes.
 
         Closing the iterator ends all tasks. Raises RecipeError where Ray is missing, and, when the first outcome is
         asked for, when no Ray is at `address` or it has no node big enough.
@@ -57,9 +59,7 @@ class Ray(Settings):
         os.environ.update(_QUIET)  # read when Ray is imported
         return self._outcomes(require("ray"), function, items)
 
-    def _outcomes(
-        self, ray: Any, function: Callable[[T], R], items: Sequence[T]
-    ) -> Generator[tuple[int, R | OptimizerError], None, None]:
+    def _outcomes(self, ray: Any, function: Callable[[T], R], items: Sequence[T]) -> Outcomes[R]:
         if not items:
             return
         waiting = deque(enumerate(items))
@@ -106,10 +106,10 @@ def _connected(ray: Any, address: str | None) -> Iterator[None]:
     # Ray keeps the logs of every session for ever, and its sockets allow no long path.
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as scratch:
         try:
-            ray.init(num_cpus=CORES, include_dashboard=False, _temp_dir=scratch, **quiet)
+            ray.init(num_cpus=cores(), include_dashboard=False, _temp_dir=scratch, **quiet)
             yield
         finally:
-            started = family.family() - before
+            started = [process for process in family.family() if process not in before]
             ray.shutdown()
             family.wait(started, _SECONDS_TO_LEAVE)  # what a worker has started ends after it
             family.kill(started)

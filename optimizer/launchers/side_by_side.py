@@ -2,7 +2,7 @@
 
 from pydantic import field_validator
 
-from optimizer.launchers.attempt import CORES
+from optimizer.processes.cores import cores
 from optimizer.settings import Settings
 
 
@@ -21,4 +21,9 @@ class SideBySide(Settings):
     @property
     def workers(self) -> int:
         """How many runs at once at most."""
-        return CORES if self.n_jobs == -1 else self.n_jobs
+        return cores() if self.n_jobs == -1 else self.n_jobs
+
+    @property
+    def one_by_one(self) -> bool:
+        """The next begins when one ends."""
+        return False

@@ -7,13 +7,11 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any
 
-from optimizer.errors import OptimizerError, ProcessError
-from optimizer.launchers.attempt import attempt, first_line
-
-T = TypeVar("T")
-R = TypeVar("R")
+from optimizer.errors import OptimizerError, ProcessError, first_line
+from optimizer.launchers.attempt import attempt
+from optimizer.launchers.launcher import R, T
 
 _ANSWER = "_0_result.pkl"
 

@@ -3,21 +3,19 @@
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 from pydantic import Field
 
-from optimizer.errors import OptimizerError, ProcessError, RecipeError
-from optimizer.launchers.attempt import first_line, late_interrupt, require
+from optimizer.errors import OptimizerError, ProcessError, RecipeError, first_line
+from optimizer.launchers.attempt import late_interrupt, require
+from optimizer.launchers.launcher import Outcomes, R, T
 from optimizer.launchers.side_by_side import SideBySide
 from optimizer.launchers.submitit_jobs import answers, new_folder, read_answer, run
 from optimizer.processes import family
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 _SECONDS_BETWEEN_LOOKS = 0.1
 
@@ -31,10 +29,8 @@ class SubmititLocal(SideBySide):
     gpus_per_node: int = Field(default=0, ge=0)
     setup: tuple[str, ...] = Field(default=(), strict=False)
 
-    def launch(
-        self, function: Callable[[T], R], items: Sequence[T], folder: Path
-    ) -> Generator[tuple[int, R | OptimizerError], None, None]:
-        """Yield the index of each item and what `function` returns for it, or how it failed, as each finishes.
+    def launch(self, function: Callable[[T], R], items: Sequence[T], folder: Path) -> Outcomes[R]:
+        """Yield each item's outcome as it finishes.
 
         A new folder in `folder` keeps the jobs' logs. Closing the iterator ends all jobs. Raises RecipeError where
         submitit is missing, and, when an outcome is asked for, when a job cannot be written to the folder.
@@ -43,7 +39,7 @@ class SubmititLocal(SideBySide):
 
     def _outcomes(
         self, submitit: Any, function: Callable[[T], R | OptimizerError], items: Sequence[T], folder: Path
-    ) -> Generator[tuple[int, R | OptimizerError], None, None]:
+    ) -> Outcomes[R]:
         if not items:
             return
         with _writable(folder):

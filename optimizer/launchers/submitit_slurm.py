@@ -8,19 +8,17 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from optimizer.errors import OptimizerError, ProcessError, RecipeError
+from optimizer.errors import OptimizerError, ProcessError, RecipeError, first_line
 from optimizer.launchers import slurm_queue
-from optimizer.launchers.attempt import first_line, late_interrupt, require
+from optimizer.launchers.attempt import late_interrupt, require
+from optimizer.launchers.launcher import Outcomes, R, T
 from optimizer.launchers.slurm_queue import SlurmError
 from optimizer.launchers.submitit_jobs import answers, new_folder, read_answer, run
 from optimizer.settings import Settings
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 _log = logging.getLogger(__name__)
 
@@ -63,10 +61,13 @@ class SubmititSlurm(Settings):
         """How many runs at once at most."""
         return self.array_parallelism
 
-    def launch(
-        self, function: Callable[[T], R], items: Sequence[T], folder: Path
-    ) -> Generator[tuple[int, R | OptimizerError], None, None]:
-        """Yield the index of each item and what `function` returns for it, or how it failed, as each finishes.
+    @property
+    def one_by_one(self) -> bool:
+        """The next begins when one ends."""
+        return False
+
+    def launch(self, function: Callable[[T], R], items: Sequence[T], folder: Path) -> Outcomes[R]:
+        """Yield each item's outcome as it finishes.
 
         A new folder in `folder`, which the cluster's nodes must share, keeps the jobs' logs. Closing the iterator
         cancels all jobs. Raises RecipeError where submitit or SLURM's programs are missing, and, when the first
@@ -83,7 +84,7 @@ class SubmititSlurm(Settings):
 
     def _outcomes(
         self, submitit: Any, function: Callable[[T], R | OptimizerError], items: Sequence[T], folder: Path
-    ) -> Generator[tuple[int, R | OptimizerError], None, None]:
+    ) -> Outcomes[R]:
         if not items:
             return
         jobs: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""The processes that a launcher has started, and their end."""
+"""A process and all that it has started, and their end."""
 
 import contextlib
 import time
@@ -10,13 +10,12 @@ _SECONDS_BETWEEN_LOOKS = 0.05
 _SECONDS_TO_DIE = 10.0  # one that waits for a device or a network file system cannot be killed
 
 
-def family(pid: int | None = None) -> set[psutil.Process]:
-    """The process `pid` and all below it; without `pid`, all below this process."""
+def family(pid: int | None = None) -> list[psutil.Process]:
+    """All below the process `pid` and then itself; without `pid`, all below this process."""
     with contextlib.suppress(psutil.NoSuchProcess):
         root = psutil.Process(pid)
-        below = set(root.children(recursive=True))
-        return below if pid is None else {root, *below}
-    return set()
+        return [*root.children(recursive=True), *([] if pid is None else [root])]
+    return []
 
 
 def wait(processes: Iterable[psutil.Process], seconds: float) -> None:
@@ -27,7 +26,7 @@ def wait(processes: Iterable[psutil.Process], seconds: float) -> None:
 
 
 def kill(processes: Iterable[psutil.Process]) -> None:
-    """Kill processes and wait until they have gone."""
+    """Kill processes in the order given, this one too if it is among them, and wait until they have gone."""
     processes = list(processes)
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):

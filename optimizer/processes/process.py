@@ -13,9 +13,8 @@ from multiprocessing.context import ForkServerProcess, SpawnProcess
 from types import ModuleType
 from typing import Any, TypeVar
 
-import psutil
-
 from optimizer.errors import ProcessError, as_optimizer_error
+from optimizer.processes.family import family, kill
 
 T = TypeVar("T")
 
@@ -58,8 +57,7 @@ def call(function: Callable[..., T], *args: Any) -> T:
 
 def end_all() -> None:
     """End every child that any thread of this process waits for, and their children."""
-    for pid in list(_running):
-        _kill_tree(pid)
+    kill(process for pid in list(_running) for process in family(pid))
 
 
 def warm_up() -> None:
@@ -119,18 +117,10 @@ def _end(process: ForkServerProcess | SpawnProcess) -> None:
     if process.pid is None:
         return
     if process.is_alive():
-        _kill_tree(process.pid)
+        kill(family(process.pid))
     process.join()
     _running.discard(process.pid)
     process.close()
-
-
-def _kill_tree(pid: int) -> None:
-    with contextlib.suppress(psutil.NoSuchProcess):
-        root = psutil.Process(pid)
-        for process in [*root.children(recursive=True), root]:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
 
 
 def _answer(writer: connection.Connection, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
@@ -153,4 +143,4 @@ def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
-    _kill_tree(os.getpid())
+    kill(family(os.getpid()))

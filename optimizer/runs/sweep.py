@@ -203,19 +203,18 @@ def _spread(
         return
     started = datetime.now(UTC).isoformat(timespec="milliseconds")
     run = partial(run_plan, out=out.resolve(), force=force, keep=keep)
-    one_by_one = isinstance(launcher, Basic)
-    if one_by_one:
+    if launcher.one_by_one:
         _announce(plans, 0, say)
     with closing(launcher.launch(run, plans, out.resolve() / "launcher")) as outcomes:
         for number, (index, row) in enumerate(outcomes, start=1):
             if isinstance(row, OptimizerError):
                 row = _lost(plans[index], out, row, started)
-            if not one_by_one:
+            if not launcher.one_by_one:
                 say(f"[{number}/{len(plans)}] {row.run_id}{_verdict(row)}")
             elif row.status != "ok":
                 say(f"{row.run_id}{_verdict(row)}")
             yield row
-            if one_by_one and number < len(plans):
+            if launcher.one_by_one and number < len(plans):
                 _announce(plans, number, say)
 
 

@@ -97,13 +97,11 @@ def test_basic_works_in_order_and_on_demand(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("n_jobs", [1, 3])
 def test_joblib_gives_the_same(tmp_path: Path, n_jobs: int) -> None:
-    pytest.importorskip("joblib")
     check_mixed(outcomes("joblib", _MIXED, tmp_path, n_jobs=n_jobs))
     assert outcomes("joblib", [], tmp_path) == {}
 
 
 def test_joblib_closed_early_leaves_no_thread_at_work(tmp_path: Path) -> None:
-    pytest.importorskip("joblib")
     done: list[int] = []
 
     def slow(item: int) -> None:

@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 from optimizer.errors import RecipeError
 from optimizer.launchers import LAUNCHERS, Basic, parse
-from optimizer.launchers.attempt import CORES
+from optimizer.processes.cores import cores
 
 _CONF = Path(__file__).parents[2] / "conf" / "hydra" / "launcher"
 
@@ -60,12 +60,12 @@ def test_what_is_wrong_is_one_line() -> None:
     ("values", "workers"),
     [
         ({"launcher": "basic"}, 1),
-        ({"launcher": "joblib"}, CORES),
+        ({"launcher": "joblib"}, cores()),
         ({"launcher": "joblib", "n_jobs": 3}, 3),
         ({"launcher": "submitit_local", "n_jobs": 3}, 3),
         ({"launcher": "submitit_slurm", "array_parallelism": 7}, 7),
-        ({"launcher": "ray", "num_cpus": 0.5}, 2 * CORES),
-        ({"launcher": "ray", "num_cpus": 2 * CORES}, 1),
+        ({"launcher": "ray", "num_cpus": 0.5}, 2 * cores()),
+        ({"launcher": "ray", "num_cpus": 2 * cores()}, 1),
         ({"launcher": "ray", "n_jobs": 3}, 3),
     ],
 )
@@ -74,7 +74,7 @@ def test_how_many_runs_there_are_at_once(values: dict[str, object], workers: int
 
 
 @pytest.mark.usefixtures("no_package")
-@pytest.mark.parametrize("kind", sorted(LAUNCHERS.keys() - {"basic"}))
+@pytest.mark.parametrize("kind", sorted(LAUNCHERS.keys() - {"basic", "joblib"}))
 def test_what_is_not_installed_is_named_at_once(kind: str, tmp_path: Path) -> None:
     extra = kind.partition("_")[0]
     with pytest.raises(RecipeError, match=rf"pip install 'optimizer\[{extra}\]'$"):

@@ -77,7 +77,9 @@ def test_the_death_of_a_process_releases_it(tmp_path: Path) -> None:
 
     caller = threading.Thread(target=call)
     caller.start()
+    deadline = time.monotonic() + 60
     while not (tmp_path / "held").exists():
+        assert time.monotonic() < deadline
         time.sleep(0.01)
     process.end_all()
     caller.join(60)
