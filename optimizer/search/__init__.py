@@ -32,9 +32,9 @@ def search(
     """
     goal = settings(recipe)
     try:
-        from optimizer.search import study
+        from optimizer.search import tpe, trials
     except ModuleNotFoundError as error:
         if error.name != "optuna":
             raise
         raise RecipeError("search: needs Optuna; write pip install 'optimizer[search]'") from None
-    return study.search(recipe, goal, run, out, say, at_once, force)
+    return trials.search(recipe, goal, tpe.propose, run, out, say, at_once, force)

@@ -1,11 +1,10 @@
 """A search: which trials are made, what a second start makes of the first, and every way to write it wrongly."""
 
 import copy
-import fcntl
 import json
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,9 @@ from optimizer.recipe import Recipe
 from optimizer.rows.gates import missed_gates
 from optimizer.rows.row import COLUMNS as ROW_COLUMNS
 from optimizer.rows.row import Row
-from optimizer.search import search, settings
+from optimizer.search import search, settings, trials
 from optimizer.search.space import COLUMNS
+from optimizer.search.trials import Trial
 
 pytest.importorskip("optuna")
 
@@ -103,6 +103,10 @@ class Runs:
         return replace(row, status=status, error=missed or self.fixed.get("error"))
 
 
+def journals(out: Path) -> list[Path]:
+    return list((out / "search").glob("*.jsonl"))
+
+
 def go(recipe: dict[str, Any], out: Path, run: Callable[..., list[Row]], **options: Any) -> tuple[list[Row], list[str]]:
     lines: list[str] = []
     return search(recipe, run, out, lines.append, **options), lines
@@ -175,13 +179,12 @@ def test_what_a_killed_process_leaves_behind_does_no_harm(tmp_path: Path) -> Non
     first.stop_after = 5
     with pytest.raises(KeyboardInterrupt):
         go(RECIPE, tmp_path, first)
-    journal = next((tmp_path / "search").iterdir())
+    (journal,) = journals(tmp_path)
     with journal.open("ab") as file:
-        file.write(b'{"op_code":4,"worker_id"')
-    journal.with_name(f"{journal.name}.lock").symlink_to(journal)
+        file.write(b'{"values": {"stages.pru')
     go(RECIPE, tmp_path, second)
     assert first.tried + second.tried == whole.tried
-    assert [path.name for path in (tmp_path / "search").iterdir()] == [journal.name]
+    assert journals(tmp_path) == [journal]
 
 
 def test_a_finished_search_runs_nothing_and_more_trials_go_on_from_there(tmp_path: Path) -> None:
@@ -196,7 +199,24 @@ def test_a_finished_search_runs_nothing_and_more_trials_go_on_from_there(tmp_pat
     longer, _ = go(changed(search={"trials": 15}), tmp_path, more)
     assert len(more.calls) == 3
     assert {row.run_id for row in rows} < {row.run_id for row in longer}
-    assert len(list((tmp_path / "search").iterdir())) == 1
+    assert len(journals(tmp_path)) == 1
+
+
+def test_any_function_may_propose(tmp_path: Path) -> None:
+    """One that halves the way between what met the gates and what did not, say."""
+
+    def halve(goal: Any, own: Any, trials: Sequence[Trial], number: int) -> dict[str, Any]:
+        assert number == len(trials)
+        good, bad = 0.1, 1.0
+        for trial in trials:
+            step = trial.values["stages.quantize.step"]
+            good, bad = (good, step) if trial.shortfalls["agreement"] > 0 else (step, bad)
+        return {"stages.quantize.step": (good + bad) / 2, "stages.prune.amount": own["stages.prune.amount"]}
+
+    lines: list[str] = []
+    rows = trials.search(RECIPE, settings(RECIPE), halve, Runs(), tmp_path, lines.append, 1, False)
+    assert rows[0].agreement == pytest.approx(0.99, abs=1e-5)
+    assert rows[0].agreement >= 0.99
 
 
 @pytest.mark.parametrize(
@@ -215,7 +235,7 @@ def test_a_search_for_anything_else_begins_anew(tmp_path: Path, other: dict[str,
     runs = Runs()
     go(other | {"search": other["search"] | {"trials": 1}}, tmp_path, runs)
     assert len(runs.calls) == 1
-    assert len(list((tmp_path / "search").iterdir())) == 2
+    assert len(journals(tmp_path)) == 2
 
 
 def test_force_begins_anew(tmp_path: Path) -> None:
@@ -250,7 +270,7 @@ def test_failed_runs_are_trials_too_and_come_last(tmp_path: Path) -> None:
     assert [row.status for row in rows[-4:]] == ["failed"] * 4
     assert rows[0].status == "ok"
     assert any("trial 2 of 12: failed: out of memory" in line for line in lines)
-    assert len(list((tmp_path / "search").iterdir())) == 1
+    assert len(journals(tmp_path)) == 1
 
 
 def test_a_second_start_makes_up_for_the_trials_that_failed(tmp_path: Path) -> None:
@@ -344,26 +364,29 @@ def test_what_is_proposed_twice_at_once_is_run_once(tmp_path: Path) -> None:
 
 
 def test_another_process_at_the_same_search_is_refused(tmp_path: Path) -> None:
-    go(changed(search={"trials": 1}), tmp_path, Runs())
-    with next((tmp_path / "search").iterdir()).open("ab") as journal:
-        fcntl.flock(journal, fcntl.LOCK_EX)
+    def again(recipes: list[Recipe]) -> list[Row]:
         with pytest.raises(RecipeError, match=r"^search: another process is at this search \([^\n]*$"):
             go(RECIPE, tmp_path, Runs())
+        return Runs()(recipes)
+
+    assert len(go(changed(search={"trials": 1}), tmp_path, again)[0]) == 1
 
 
 def test_a_damaged_journal_is_refused_and_can_be_begun_anew(tmp_path: Path) -> None:
     go(changed(search={"trials": 2}), tmp_path, Runs())
-    journal = next((tmp_path / "search").iterdir())
-    journal.write_text("what is this\n" + journal.read_text())
-    with pytest.raises(ArtifactError, match=r"^[^\n]*is damaged [^\n]*remove it, or write force=true$"):
-        go(changed(search={"trials": 2}), tmp_path, Runs())
+    (journal,) = journals(tmp_path)
+    for line in ("what is this", "[]", "{}", '{"values": {"stages.prune.amount": 0.1}, "value": 0.1}'):
+        journal.write_text(f"{line}\n{journal.read_text()}")
+        with pytest.raises(ArtifactError, match=r"^[^\n]*is damaged [^\n]*remove it, or write force=true$"):
+            go(changed(search={"trials": 2}), tmp_path, Runs())
+        journal.write_text(journal.read_text().partition("\n")[2])
     assert len(go(changed(search={"trials": 2}), tmp_path, Runs(), force=True)[0]) == 2
 
 
 def test_without_optuna_one_line_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
-    monkeypatch.delitem(sys.modules, "optimizer.search.study", raising=False)
-    monkeypatch.delattr(optimizer.search, "study", raising=False)
+    monkeypatch.delitem(sys.modules, "optimizer.search.tpe", raising=False)
+    monkeypatch.delattr(optimizer.search, "tpe", raising=False)
     assert settings(RECIPE).trials == 12
     with pytest.raises(RecipeError, match=r"pip install 'optimizer\[search\]'$"):
         go(RECIPE, tmp_path, Runs())
