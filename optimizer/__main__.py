@@ -5,7 +5,7 @@ import sys
 from typing import Any
 
 import optimizer
-from optimizer.composing import COMMAND_KEYS, compose, compose_launcher
+from optimizer.composing import COMMAND_KEYS, compose, compose_launcher, wants_traceback
 from optimizer.errors import OptimizerError
 from optimizer.processes import interrupt
 
@@ -29,7 +29,7 @@ def _main(arguments: list[str]) -> int:
         print("interrupted; run the same command again to go on", file=sys.stderr)
         return 130
     except OptimizerError as error:
-        if "debug=true" in arguments:
+        if wants_traceback(arguments):
             raise
         print(f"optimizer: {error}", file=sys.stderr)
         return 2

@@ -5,6 +5,8 @@ import os
 import re
 import sys
 import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,6 @@ _PACKAGED = Path(__file__).parent / "conf"
 CONF = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parent.parent / "conf"
 COMMAND_KEYS = ("out", "force", "keep", "plan", "debug")
 _KNOBS = ("pruning_amount", "threshold")
-_SCRATCH = "OPTIMIZER_SCRATCH"
 LAUNCHER = re.compile(r"[+~]*hydra[./]launcher(?=[=.@]|$)")
 _IN_A_RECIPE = "hydra/launcher: a recipe cannot choose the launcher; write hydra/launcher=NAME on the command line"
 _KEY = re.compile(r"[+~]*([A-Za-z_][\w/.@-]*)", re.ASCII)
@@ -30,13 +31,7 @@ def compose(arguments: list[str]) -> list[dict[str, Any]]:
 
     _check_names(arguments)
     found: list[tuple[DictConfig, Any]] = []
-    # Without it, Hydra prints several lines and ends the process itself, with exit code 1.
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-    with tempfile.TemporaryDirectory() as scratch:
-        # Hydra leaves a multirun.yaml in its sweep folder, which config.yaml takes from here: another argument of ours
-        # would stand between a user's flags and their values.
-        os.environ[_SCRATCH] = scratch
-        sys.argv = [sys.argv[0], *(argument for argument in arguments if not LAUNCHER.match(argument))]
+    with _as_hydra_takes_them(argument for argument in arguments if not LAUNCHER.match(argument)):
         start = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
         try:
             start(lambda config: found.append((config, copy.deepcopy(HydraConfig.get()))))()
@@ -45,6 +40,42 @@ def compose(arguments: list[str]) -> list[dict[str, Any]]:
         except Exception as error:
             raise RecipeError(_one_line(error)) from error
     return [_plain(config, settings) for config, settings in found]
+
+
+@contextmanager
+def _as_hydra_takes_them(arguments: Iterable[str]) -> Iterator[None]:
+    """Arguments in sys.argv, and what else Hydra reads of this process; as before in the end."""
+    with tempfile.TemporaryDirectory() as scratch:
+        # Without the first, Hydra prints several lines and ends the process itself, with exit code 1. It leaves a
+        # multirun.yaml in its sweep folder, which config.yaml takes from the second: another argument of ours would
+        # stand between a user's flags and their values.
+        wanted = {"HYDRA_FULL_ERROR": "1", "OPTIMIZER_SCRATCH": scratch}
+        argv, variables = sys.argv, {name: os.environ.get(name) for name in wanted}
+        os.environ.update(wanted)
+        sys.argv = [sys.argv[0], *arguments]
+        try:
+            yield
+        finally:
+            sys.argv = argv
+            for name, value in variables.items():
+                os.environ.pop(name)
+                if value is not None:
+                    os.environ[name] = value
+
+
+def wants_traceback(arguments: list[str]) -> bool:
+    """Whether `debug` is set, and to true when last; whatever else may be wrong with the command."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    parser = OverridesParser.create()
+    debug = False
+    for argument in arguments:
+        with suppress(HydraException):  # a flag, or what the command was refused for
+            override = parser.parse_override(argument)
+            if override.key_or_group == "debug":
+                debug = override.value() is True
+    return debug
 
 
 def _plain(config: Any, hydra: Any) -> dict[str, Any]:
@@ -58,7 +89,7 @@ def _plain(config: Any, hydra: Any) -> dict[str, Any]:
     assert isinstance(raw, dict)
     keys = (*KEYS, SEARCH)
     recipe = {str(key): value for key, value in raw.items() if key in keys}
-    referred = set(re.findall(r"\$\{(\w+)\}", str(recipe)))
+    referred = set(_referred(recipe))
     overrides = OmegaConf.to_container(hydra.overrides.task, resolve=False)
     assert isinstance(overrides, list)
     given = {str(override).lstrip("+").partition("=")[0] for override in overrides}
@@ -79,6 +110,23 @@ def _plain(config: Any, hydra: Any) -> dict[str, Any]:
     plain = {str(key): value for key, value in values.items() if key in keys or key in COMMAND_KEYS}
     plain.setdefault("name", hydra.runtime.choices.recipe.replace("/", "-"))
     return plain
+
+
+def _referred(value: Any) -> Iterator[str]:
+    """The first key of every interpolation, `pruning_amount` of `${pruning_amount}`, in an unresolved value."""
+    from omegaconf.grammar.gen.OmegaConfGrammarParser import OmegaConfGrammarParser
+    from omegaconf.grammar_parser import parse
+
+    if isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _referred(part)
+    elif isinstance(value, str) and "${" in value:
+        nodes: list[Any] = [parse(value)]
+        while nodes:
+            node = nodes.pop()
+            if isinstance(node, OmegaConfGrammarParser.InterpolationNodeContext):
+                yield node.configKey(0).getText()
+            nodes.extend(getattr(node, "children", None) or ())
 
 
 def compose_launcher(arguments: list[str]) -> dict[str, Any] | None:
