@@ -5,6 +5,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -60,25 +61,26 @@ class Recorder:
 
 
 class Recorded:
-    """Predictions read from disk, one batch at a time."""
+    """Predictions in an open file, read one batch at a time."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self._names = frozenset(file.keys())
 
     def read(self, batch: int) -> Prediction:
         """The prediction of the given batch."""
-        with safe_open(self._path, framework="pt") as file:
-            names = file.keys()
-            ids = f"{batch}.decoder_ids"
-            return Prediction(file.get_tensor(f"{batch}.logits"), file.get_tensor(ids) if ids in names else None)
+        ids = f"{batch}.decoder_ids"
+        decoder_ids = self._file.get_tensor(ids) if ids in self._names else None
+        return Prediction(self._file.get_tensor(f"{batch}.logits"), decoder_ids)
 
 
 def recorded(path: Path) -> Recorded | None:
     """The predictions stored at `path`; None where there are none or they are damaged."""
-    with contextlib.suppress(OSError, SafetensorError), safe_open(path, framework="pt") as file:
+    with contextlib.suppress(OSError, SafetensorError):
+        file: Any = safe_open(path, framework="pt")  # open as long as it is read: writers put another in its place
         names = sorted(file.keys())
         if (file.metadata() or {}).get(_DIGEST) == _digest(file.get_tensor(name) for name in names):
-            return Recorded(path)
+            return Recorded(file)
     return None
 
 

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 import transformers
@@ -16,40 +15,67 @@ from tqdm import tqdm
 
 from optimizer.errors import EvaluationError
 from optimizer.evaluation.cache import Recorder, recorded
-from optimizer.evaluation.inputs import Batch, Inputs, batches
+from optimizer.evaluation.inputs import Batch, Inputs, alike, batches
 from optimizer.evaluation.job import Job
-from optimizer.evaluation.models import Pair
-from optimizer.evaluation.predict import Prediction, decision, next_tokens, predict, valid
+from optimizer.evaluation.models import Side
+from optimizer.evaluation.predict import (
+    Prediction,
+    answers_words,
+    decision,
+    logits_per_token,
+    next_tokens,
+    predict,
+    valid,
+)
 from optimizer.evaluation.tally import Answers, Figures, Tally
-from optimizer.evaluation.texts import check_labels
+from optimizer.evaluation.texts import Texts, check_labels
+from optimizer.model.checkpoint import read_config
 from optimizer.model.task import Task
 
 _log = logging.getLogger(__name__)
 
 
-def compare(job: Job, inputs: Inputs, pair: Pair) -> Figures:
+def compare(job: Job, texts: Texts, original: Side, artifact: Side) -> Figures:
     """The row's figures of agreement on the job's examples, and `data`.
 
     The original's predictions come from the cache where it has them, else they are computed and kept, while other
     processes that need them wait; those that are too large to keep are computed beside the artifact's. Raises
     EvaluationError when the two models' answers differ in shape.
     """
-    config = inputs.model.config
-    path = job.cache / f"{_key(job, inputs)}.safetensors"
-    labels = _labels(job, inputs)
+    asked = original.inputs
+    config = transformers.AutoConfig.from_pretrained(job.original, trust_remote_code=False)
+    path = job.cache / f"{_key(job, asked)}.safetensors"
+    labels = None if asked.data == "random" else check_labels(texts, read_config(job.original))
     tally = Tally(decision(job.task, config))
-    plan = list(
-        batches(
-            inputs.examples(job.settings.examples), job.settings.batch_size, inputs.pad_id, _width(job.task, config)
-        )
-    )
+    examples, width = asked.examples(job.settings.examples), logits_per_token(job.task, config)
+    plan = list(batches(examples, job.settings.batch_size, asked.pad_id, width))
+    own_plan = _own_plan(job, plan, artifact.inputs) if artifact.inputs is not asked else plan
     with _asking(path):
-        known = recorded(path) or _record(job.task, pair, plan, path)
-    for index, batch in enumerate(tqdm(plan, desc="agreement", unit="batch", leave=False, disable=None)):
-        original = known.read(index) if known else predict(job.task, pair.original, batch.inputs)
-        artifact = predict(job.task, pair.artifact, batch.inputs, original.decoder_ids)
-        tally.add(_answers(job.task, batch, original, artifact, labels))
-    return {"data": inputs.data, **tally.figures()}
+        known = recorded(path) or _record(original, plan, path)
+    pairs = zip(plan, own_plan, strict=True)
+    bar = tqdm(pairs, desc="agreement", unit="batch", total=len(plan), leave=False, disable=None)
+    for index, (batch, own) in enumerate(bar):
+        expected = known.read(index) if known else predict(job.task, original.model, batch.inputs)
+        found = predict(job.task, artifact.model, own.inputs, expected.decoder_ids)
+        tally.add(_answers(job.task, batch, expected, found, labels))
+    return {"data": asked.data, **tally.figures()}
+
+
+def _own_plan(job: Job, plan: list[Batch], inputs: Inputs) -> list[Batch]:
+    """The batches of `plan` as the artifact's own tokenizer gives them."""
+    own = alike(plan, inputs.examples(job.settings.examples), inputs.pad_id)
+    if answers_words(job.task) and not all(map(_same, plan, own)):
+        raise EvaluationError(
+            "the artifact's tokenizer gives other tokens than the original's, so its answers, which are tokens, cannot "
+            "be compared; write evaluation.examples=0"
+        )
+    return own
+
+
+def _same(first: Batch, second: Batch) -> bool:
+    return first.inputs.keys() == second.inputs.keys() and all(
+        torch.equal(values, second.inputs[name]) for name, values in first.inputs.items()
+    )
 
 
 def _key(job: Job, inputs: Inputs) -> str:
@@ -58,7 +84,7 @@ def _key(job: Job, inputs: Inputs) -> str:
     decides = {
         "original": job.fingerprint,
         "task": job.task,
-        "data": inputs.data if inputs.data == "random" else job.texts.fingerprint,
+        "data": inputs.data if inputs.data == "random" else job.data_fingerprint,
         "examples": job.settings.examples,
         "batch_size": job.settings.batch_size,
         "seed": job.environment.seed,
@@ -68,21 +94,6 @@ def _key(job: Job, inputs: Inputs) -> str:
         "transformers": transformers.__version__,
     }
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:32]
-
-
-def _labels(job: Job, inputs: Inputs) -> tuple[int, ...] | None:
-    if inputs.data == "random":
-        return None
-    config = json.loads((job.original / "config.json").read_text(encoding="utf-8"))
-    return check_labels(job.texts, config)
-
-
-def _width(task: Task, config: Any) -> int:
-    """How many logits a model gives for each token of its input."""
-    if task in ("causal-lm", "masked-lm", "seq2seq-lm"):
-        vocabulary: int = config.get_text_config().vocab_size
-        return vocabulary
-    return 1
 
 
 def _answers(
@@ -107,11 +118,11 @@ def _answers(
     )
 
 
-def _record(task: Task, pair: Pair, plan: list[Batch], path: Path) -> Recorder | None:
+def _record(original: Side, plan: list[Batch], path: Path) -> Recorder | None:
     """The original's predictions, stored at `path`; None when they are too large."""
     recorder = Recorder(path)
     for batch in tqdm(plan, desc="original", unit="batch", leave=False, disable=None):
-        if not recorder.add(predict(task, pair.original, batch.inputs)):
+        if not recorder.add(predict(original.task, original.model, batch.inputs)):
             return None
     try:
         recorder.write()

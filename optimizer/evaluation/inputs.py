@@ -1,17 +1,19 @@
 """What both models are asked: tokenized texts, or random inputs where there are none."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from optimizer.errors import EvaluationError
 from optimizer.evaluation.random_inputs import RandomInputs
 from optimizer.evaluation.texts import Texts
-from optimizer.evaluation.tokens import Example, TokenInputs, load_tokenizer, token_inputs
+from optimizer.evaluation.tokens import Example, TokenInputs, load_tokenizer, token_inputs, tokenizer_files
+from optimizer.model.loading import on_meta
+from optimizer.model.task import Task
 
 Inputs = TokenInputs | RandomInputs
 
@@ -26,12 +28,21 @@ class Batch:
     positions: tuple[int, ...]
 
 
-def prepare(model: Any, directory: Path, texts: Texts, seed: int) -> Inputs:
-    """Inputs for `model`, which may be on the meta device, by the tokenizer in `directory` where it takes text."""
+def prepare(directory: Path, task: Task, texts: Texts, seed: int) -> Inputs:
+    """Inputs for the model in `directory`, by the tokenizer that lies there where it takes text."""
+    model = on_meta(directory, task)
     tokenizer = load_tokenizer(directory) if model.main_input_name == "input_ids" else None
     if tokenizer is None:
         return RandomInputs(model, seed)
     return token_inputs(texts, tokenizer, model, seed)
+
+
+def prepare_artifact(directory: Path, original: Path, task: Task, inputs: Inputs) -> Inputs:
+    """Inputs for the artifact of `original`, whose own are `inputs`: these, unless it has a tokenizer of its own."""
+    files = tokenizer_files(directory)
+    if isinstance(inputs, RandomInputs) or not files or files == tokenizer_files(original):
+        return inputs
+    return prepare(directory, task, inputs.texts, inputs.seed)
 
 
 def batches(examples: Mapping[int, Example], batch_size: int, pad_id: int, logits_per_token: int) -> Iterator[Batch]:
@@ -47,6 +58,17 @@ def batches(examples: Mapping[int, Example], batch_size: int, pad_id: int, logit
         positions = tuple(order[start : start + size])
         yield Batch(_padded([examples[position] for position in positions], pad_id), positions)
         start += size
+
+
+def alike(plan: Sequence[Batch], examples: Mapping[int, Example], pad_id: int) -> list[Batch]:
+    """The same batches of the same texts as in `plan`, by other examples of them.
+
+    Raises EvaluationError for a text that has no example here.
+    """
+    for position in (position for batch in plan for position in batch.positions):
+        if position not in examples:
+            raise EvaluationError(f"text {position + 1} has no token by the artifact's tokenizer; write data.path=FILE")
+    return [Batch(_padded([examples[at] for at in batch.positions], pad_id), batch.positions) for batch in plan]
 
 
 def _length(example: Example) -> int:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from pydantic import Field
 
-from optimizer.evaluation.texts import Texts
+from optimizer.errors import DataError
+from optimizer.evaluation.texts import DataSettings, Texts, read
 from optimizer.model.task import Task
 from optimizer.processes.cores import cores
 from optimizer.settings import Settings
@@ -33,14 +34,23 @@ class Environment(Settings):
 class Job:
     """An artifact to be measured against its original, whose `fingerprint` is given.
 
-    `cache` is the folder where the original's predictions are kept from job to job.
+    `data` names the texts, whose fingerprint is `data_fingerprint`: whoever measures reads them. `cache` is the folder
+    where the original's predictions are kept from job to job.
     """
 
     original: Path
     artifact: Path
     fingerprint: str
     task: Task
-    texts: Texts
+    data: DataSettings
+    data_fingerprint: str
     settings: EvaluationSettings
     environment: Environment
     cache: Path
+
+    def read_texts(self) -> Texts:
+        """The texts; DataError when they are no longer what they were when the job was made."""
+        texts = read(self.data, is_demo=False)
+        if texts.fingerprint != self.data_fingerprint:
+            raise DataError(f"{texts.name}: has changed since the command began; run the command again")
+        return texts

@@ -3,9 +3,8 @@
 import time
 
 from optimizer.evaluation import comparison, latency, memory
-from optimizer.evaluation.inputs import prepare
 from optimizer.evaluation.job import Job
-from optimizer.evaluation.models import Pair, on_meta, set_up
+from optimizer.evaluation.models import set_up, sides
 from optimizer.evaluation.tally import Figures
 from optimizer.processes import machine, process
 from optimizer.rows.row import columns
@@ -25,7 +24,8 @@ def evaluate(job: Job) -> Figures:
     started = time.perf_counter()
     figures: Figures = dict.fromkeys(FIGURES)
     if job.settings.examples != 0 or job.settings.repetitions:
-        figures |= process.call(_compare_and_time, job)
+        measured = process.call(_compare_and_time, job)
+        figures |= {name: value for name, value in measured.items() if name in figures}
     if job.settings.repetitions:
         figures["peak_memory_mb"] = process.call(memory.peak_mb, job)
     figures["evaluate_seconds"] = time.perf_counter() - started
@@ -37,14 +37,13 @@ def _compare_and_time(job: Job) -> Figures:
     set_up(job.environment)
     figures: Figures = {}
     with machine.shared():
-        inputs = prepare(on_meta(job.original, job.task), job.original, job.texts, job.environment.seed)
-        pair = Pair(job.original, job.artifact, job.task, job.environment, inputs.pad_id)
+        texts = job.read_texts()
+        original, artifact = sides(job, texts)
         if job.settings.examples != 0:
-            figures |= comparison.compare(job, inputs, pair)
+            figures |= comparison.compare(job, texts, original, artifact)
         if job.settings.repetitions:
-            block = inputs.block(job.settings.batch_size, job.settings.length)
-            pair.load()
+            passes = latency.one_pass(original, job.settings), latency.one_pass(artifact, job.settings)
     if job.settings.repetitions:
         with machine.alone():
-            figures |= latency.measure(pair, job.task, block, job.settings)
+            figures |= latency.measure(*passes, job.settings)
     return figures

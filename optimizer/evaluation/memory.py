@@ -8,9 +8,8 @@ from pathlib import Path
 
 import torch
 
-from optimizer.evaluation.inputs import prepare
 from optimizer.evaluation.job import Job
-from optimizer.evaluation.models import load_on, on_meta, set_up
+from optimizer.evaluation.models import set_up, sides
 from optimizer.evaluation.predict import forward_inputs
 from optimizer.processes import machine
 
@@ -22,9 +21,10 @@ _RESET_PEAK = "5"
 
 
 def peak_mb(job: Job) -> float:
-    """Peak resident memory of this process, in MB above what it was before it loaded the artifact and ran one batch.
+    """The row's `peak_memory_mb`: the most memory, in MB above what was in use before, to load it and run one batch.
 
-    To be called in a process of its own.
+    That is resident memory of this process on a CPU, and memory of the device, as torch allocates it, on a GPU. To be
+    called in a process of its own.
     """
     set_up(job.environment)
     with machine.shared():
@@ -32,26 +32,31 @@ def peak_mb(job: Job) -> float:
 
 
 def _peak_mb(job: Job) -> float:
-    inputs = prepare(on_meta(job.original, job.task), job.original, job.texts, job.environment.seed)
-    block = inputs.block(job.settings.batch_size, job.settings.length)
-    torch.ones(1, device=job.environment.device)  # CUDA's own memory belongs to the idle process
+    _, artifact = sides(job, job.read_texts())
+    block = artifact.inputs.block(job.settings.batch_size, job.settings.length)
+    device = torch.device(job.environment.device)
+    torch.ones(1, device=device)  # CUDA's own memory belongs to the idle process
     gc.collect()
-    idle = _reset_peak()
-    model = load_on(job.artifact, job.task, job.environment, inputs.pad_id)
+    idle = _reset_peak(device)
     with torch.inference_mode():
-        model(**forward_inputs(job.task, model, block))
-    return (_peak() - idle) / _BYTES_PER_MB
+        artifact.model(**forward_inputs(job.task, artifact.model, block))
+    return (_peak(device) - idle) / _BYTES_PER_MB
 
 
-def _reset_peak() -> int:
-    """Resident bytes now; from here on `_peak` counts afresh where the system can."""
-    with contextlib.suppress(OSError):  # the peak so far then stands for the idle process
-        _CLEAR.write_text(_RESET_PEAK)
-    return _peak()
+def _reset_peak(device: torch.device) -> int:
+    """Bytes in use now; from here on `_peak` counts afresh where the system can."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        with contextlib.suppress(OSError):  # the peak so far then stands for the idle process
+            _CLEAR.write_text(_RESET_PEAK)
+    return _peak(device)
 
 
-def _peak() -> int:
-    """The most resident bytes of this process so far."""
+def _peak(device: torch.device) -> int:
+    """The most bytes in use so far, of the device or of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
     try:
         found = re.search(r"^VmHWM:\s+(\d+) kB$", _STATUS.read_text(), re.MULTILINE)
     except OSError:

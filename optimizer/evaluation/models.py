@@ -1,6 +1,5 @@
 """Bring the two models into this process, on the device that a run names."""
 
-import json
 import logging
 import warnings
 from dataclasses import dataclass
@@ -12,9 +11,12 @@ import torch
 import transformers
 
 from optimizer.errors import EvaluationError
-from optimizer.evaluation.job import Environment
+from optimizer.evaluation.inputs import Inputs, prepare, prepare_artifact
+from optimizer.evaluation.job import Environment, Job
+from optimizer.evaluation.texts import Texts
 from optimizer.model.loading import load
-from optimizer.model.task import Task, auto_class
+from optimizer.model.runnable import Runnable
+from optimizer.model.task import Task
 
 _TALKATIVE = ("bitsandbytes", "accelerate", "torch")
 
@@ -42,52 +44,42 @@ def set_up(environment: Environment) -> None:
         )
 
 
-def on_meta(directory: Path, task: Task) -> Any:
-    """The model of a directory without any values: its configuration, its class and its shapes, at no memory."""
-    config = transformers.AutoConfig.from_pretrained(directory)
-    with torch.device("meta"):
-        return auto_class(task).from_config(config)
-
-
-def load_on(directory: Path, task: Task, environment: Environment, pad_id: int | None = None) -> Any:
+def load_on(directory: Path, task: Task, environment: Environment, pad_id: int | None = None) -> Runnable:
     """The model in `directory` on the run's device, of which only the encoder where the task is to encode.
 
     Weights that the files lack are drawn from the run's seed. `pad_id` becomes the configuration's where that
     has none: classifiers built on language models refuse batches otherwise.
     """
     torch.manual_seed(environment.seed)
-    if "quantization_config" in json.loads((directory / "config.json").read_text(encoding="utf-8")):
-        model = load(directory, device_map={"": environment.device})
-    else:
-        model = load(directory).to(environment.device)
+    model: Any = load(directory, device_map={"": environment.device})
     text_config = model.config.get_text_config()
     if getattr(text_config, "pad_token_id", None) is None:
         text_config.pad_token_id = pad_id
-    if task == "encoder" and model.config.is_encoder_decoder:
-        return model.get_encoder()
-    return model
+    encodes = task == "encoder" and model.config.is_encoder_decoder and hasattr(model, "get_encoder")
+    runnable: Runnable = model.get_encoder() if encodes else model
+    return runnable
 
 
 @dataclass(frozen=True)
-class Pair:
-    """Original and artifact, each loaded when it is first asked for."""
+class Side:
+    """One of the two models, loaded when it is first asked for, and what it is asked."""
 
-    original_directory: Path
-    artifact_directory: Path
+    directory: Path
     task: Task
     environment: Environment
-    pad_id: int
-
-    def load(self) -> None:
-        """Load both now."""
-        _ = self.original, self.artifact
+    inputs: Inputs
 
     @cached_property
-    def original(self) -> Any:
-        """The original, ready for inference."""
-        return load_on(self.original_directory, self.task, self.environment, self.pad_id)
+    def model(self) -> Runnable:
+        """The model, as loaded from disk, ready for inference."""
+        return load_on(self.directory, self.task, self.environment, self.inputs.pad_id)
 
-    @cached_property
-    def artifact(self) -> Any:
-        """The artifact as reloaded from disk, ready for inference."""
-        return load_on(self.artifact_directory, self.task, self.environment, self.pad_id)
+
+def sides(job: Job, texts: Texts) -> tuple[Side, Side]:
+    """The original and the artifact of a job, each with its own tokenizer's inputs; the same ones where that is one."""
+    inputs = prepare(job.original, job.task, texts, job.environment.seed)
+    own = prepare_artifact(job.artifact, job.original, job.task, inputs)
+    return (
+        Side(job.original, job.task, job.environment, inputs),
+        Side(job.artifact, job.task, job.environment, own),
+    )

@@ -1,16 +1,20 @@
-"""Ask one model one batch, by the task it is for."""
+"""Ask one model one batch, by the task it is for; the one table of how the models of each task answer."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from optimizer.errors import EvaluationError
 from optimizer.evaluation.agreement import IGNORED, Decision
+from optimizer.model.runnable import Runnable
 from optimizer.model.task import Task
 
 _NEW_TOKENS = 32  # of the original's greedy output, for sequence to sequence
-_TOKEN_TASKS = ("token-classification", "masked-lm", "causal-lm")
+
+Tensors = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -26,63 +30,47 @@ class Prediction:
     decoder_ids: Tensor | None = None
 
 
+@torch.inference_mode()
+def predict(task: Task, model: Any, inputs: Tensors, decoder_ids: Tensor | None = None) -> Prediction:
+    """The model's answer; for sequence to sequence under `decoder_ids`, or under its own greedy output."""
+    return _KINDS[task].ask(model, _on_device(model, inputs), decoder_ids)
+
+
 def decision(task: Task, config: Any) -> Decision:
     """What the rows of a model with this configuration decide."""
-    if task == "encoder":
-        return "vector"
-    if task in ("sequence-classification", "image-classification", "audio-classification"):
-        if config.problem_type == "multi_label_classification":
-            return "set"
-        if config.problem_type == "regression" or config.num_labels == 1:
-            return "number"
-    return "class"
+    return _KINDS[task].decide(config)
 
 
-@torch.inference_mode()
-def predict(task: Task, model: Any, inputs: dict[str, Tensor], decoder_ids: Tensor | None = None) -> Prediction:
-    """The model's answer; for sequence to sequence under `decoder_ids`, or under its own greedy output."""
-    inputs = _on_device(model, inputs)
-    if task == "seq2seq-lm":
-        return _after(model, inputs, _greedy(model, inputs) if decoder_ids is None else decoder_ids.to(model.device))
-    output = model(**inputs)
-    if task == "encoder":
-        return Prediction(_pooled(output, inputs.get("attention_mask")))
-    if task == "question-answering":
-        return Prediction(torch.stack([output.start_logits, output.end_logits], dim=1))
-    if task in _TOKEN_TASKS:
-        return Prediction(output.logits[inputs["attention_mask"].bool()])
-    return Prediction(output.logits)
+def answers_words(task: Task) -> bool:
+    """Whether the classes of the answer are the tokens of the model's vocabulary."""
+    return _KINDS[task].words
 
 
-def valid(task: Task, inputs: dict[str, Tensor]) -> Tensor | None:
+def logits_per_token(task: Task, config: Any) -> int:
+    """How many logits a model gives for each token of its input."""
+    vocabulary: int = config.get_text_config().vocab_size if answers_words(task) else 1
+    return vocabulary
+
+
+def valid(task: Task, inputs: Tensors) -> Tensor | None:
     """The mask over logits of which some belong to padding: `[examples, 2, tokens]` for question answering."""
-    if task != "question-answering":
-        return None
-    return inputs["attention_mask"].bool().unsqueeze(1).repeat(1, 2, 1)
+    return _KINDS[task].valid(inputs)
 
 
-def next_tokens(task: Task, inputs: dict[str, Tensor]) -> Tensor | None:
+def next_tokens(task: Task, inputs: Tensors) -> Tensor | None:
     """For causal language models, the token that follows each row's in the text; IGNORED after the last."""
-    if task != "causal-lm":
-        return None
-    mask = inputs["attention_mask"].bool()
-    ids = inputs["input_ids"].masked_fill(~mask, IGNORED)
-    following = torch.cat([ids[:, 1:], torch.full_like(ids[:, :1], IGNORED)], dim=1)
-    return following[mask]
+    return _KINDS[task].next_tokens(inputs)
 
 
-def forward_inputs(task: Task, model: Any, block: dict[str, Tensor]) -> dict[str, Tensor]:
+def forward_inputs(task: Task, model: Runnable, block: Tensors) -> Tensors:
     """A block's inputs on the model's device, complete for one forward pass of `task`.
 
     For sequence to sequence the decoder reads the block's own first tokens.
     """
-    inputs = _on_device(model, block)
-    if task == "seq2seq-lm":
-        inputs["decoder_input_ids"] = inputs["input_ids"][:, :_NEW_TOKENS]
-    return inputs
+    return _KINDS[task].complete(_on_device(model, block))
 
 
-def _on_device(model: Any, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+def _on_device(model: Runnable, inputs: Tensors) -> Tensors:
     """Token ids as they are, images and sound in the model's own precision."""
     return {
         name: values.to(model.device, model.dtype if values.is_floating_point() else values.dtype)
@@ -90,18 +78,50 @@ def _on_device(model: Any, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def _greedy(model: Any, inputs: dict[str, Tensor]) -> Tensor:
+def _of_text(model: Any, inputs: Tensors, decoder_ids: Tensor | None) -> Prediction:
+    return Prediction(model(**inputs).logits)
+
+
+def _of_tokens(model: Any, inputs: Tensors, decoder_ids: Tensor | None) -> Prediction:
+    return Prediction(model(**inputs).logits[inputs["attention_mask"].bool()])
+
+
+def _of_spans(model: Any, inputs: Tensors, decoder_ids: Tensor | None) -> Prediction:
+    output = model(**inputs)
+    return Prediction(torch.stack([output.start_logits, output.end_logits], dim=1))
+
+
+def _pooled(model: Any, inputs: Tensors, decoder_ids: Tensor | None) -> Prediction:
+    """The pooler's output, else the mean over the tokens that are not padding."""
+    output, mask = model(**inputs), inputs.get("attention_mask")
+    pooled: Tensor | None = getattr(output, "pooler_output", None)
+    if pooled is not None:
+        return Prediction(pooled.flatten(1))
+    states: Tensor = output.last_hidden_state
+    if mask is None:
+        return Prediction(states.mean(1))
+    weights = mask.unsqueeze(-1).to(states.dtype)
+    return Prediction((states * weights).sum(1) / weights.sum(1))
+
+
+def _generated(model: Any, inputs: Tensors, decoder_ids: Tensor | None) -> Prediction:
+    """Logits for each token of `decoder_ids` up to the first end of sequence, given those before it."""
+    if not hasattr(model, "generation_config"):
+        raise EvaluationError(
+            "a sequence to sequence model is measured by the text that it writes, and only torch writes here; "
+            "write format=dense, or evaluation=none"
+        )
+    ids = _greedy(model, inputs) if decoder_ids is None else decoder_ids.to(model.device)
+    logits = model(**inputs, decoder_input_ids=ids[:, :-1]).logits
+    ends = torch.tensor(_end_ids(model), device=ids.device)
+    ended = torch.isin(ids[:, 1:], ends).cumsum(1)
+    before_end = torch.cat([torch.zeros_like(ended[:, :1]), ended[:, :-1]], dim=1) == 0
+    return Prediction(logits[before_end], ids)
+
+
+def _greedy(model: Any, inputs: Tensors) -> Tensor:
     ids: Tensor = model.generate(**inputs, max_new_tokens=_NEW_TOKENS, num_beams=1, do_sample=False)
     return ids
-
-
-def _after(model: Any, inputs: dict[str, Tensor], decoder_ids: Tensor) -> Prediction:
-    """Logits for each token of `decoder_ids` up to the first end of sequence, given those before it."""
-    logits = model(**inputs, decoder_input_ids=decoder_ids[:, :-1]).logits
-    ends = torch.tensor(_end_ids(model), device=decoder_ids.device)
-    ended = torch.isin(decoder_ids[:, 1:], ends).cumsum(1)
-    before_end = torch.cat([torch.zeros_like(ended[:, :1]), ended[:, :-1]], dim=1) == 0
-    return Prediction(logits[before_end], decoder_ids)
 
 
 def _end_ids(model: Any) -> list[int]:
@@ -109,13 +129,47 @@ def _end_ids(model: Any) -> list[int]:
     return [] if ids is None else [ids] if isinstance(ids, int) else list(ids)
 
 
-def _pooled(output: Any, mask: Tensor | None) -> Tensor:
-    """The pooler's output, else the mean over the tokens that are not padding, `[examples, width]`."""
-    pooled: Tensor | None = getattr(output, "pooler_output", None)
-    if pooled is not None:
-        return pooled.flatten(1)
-    states: Tensor = output.last_hidden_state
-    if mask is None:
-        return states.mean(1)
-    weights = mask.unsqueeze(-1).to(states.dtype)
-    return (states * weights).sum(1) / weights.sum(1)
+def _by_problem(config: Any) -> Decision:
+    if config.problem_type == "multi_label_classification":
+        return "set"
+    return "number" if config.problem_type == "regression" or config.num_labels == 1 else "class"
+
+
+def _span_tokens(inputs: Tensors) -> Tensor:
+    return inputs["attention_mask"].bool().unsqueeze(1).repeat(1, 2, 1)
+
+
+def _following(inputs: Tensors) -> Tensor:
+    mask = inputs["attention_mask"].bool()
+    ids = inputs["input_ids"].masked_fill(~mask, IGNORED)
+    following = torch.cat([ids[:, 1:], torch.full_like(ids[:, :1], IGNORED)], dim=1)
+    return following[mask]
+
+
+def _with_decoder(inputs: Tensors) -> Tensors:
+    return inputs | {"decoder_input_ids": inputs["input_ids"][:, :_NEW_TOKENS]}
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """How the models of a task answer; the fields are the functions above of the same name, `ask` is `predict`'s."""
+
+    ask: Callable[[Any, Tensors, Tensor | None], Prediction]
+    decide: Callable[[Any], Decision] = lambda config: "class"
+    words: bool = False
+    valid: Callable[[Tensors], Tensor | None] = lambda inputs: None
+    next_tokens: Callable[[Tensors], Tensor | None] = lambda inputs: None
+    complete: Callable[[Tensors], Tensors] = lambda inputs: inputs
+
+
+_KINDS: dict[Task, _Kind] = {
+    "sequence-classification": _Kind(_of_text, _by_problem),
+    "image-classification": _Kind(_of_text, _by_problem),
+    "audio-classification": _Kind(_of_text, _by_problem),
+    "token-classification": _Kind(_of_tokens),
+    "question-answering": _Kind(_of_spans, valid=_span_tokens),
+    "masked-lm": _Kind(_of_tokens, words=True),
+    "causal-lm": _Kind(_of_tokens, words=True, next_tokens=_following),
+    "seq2seq-lm": _Kind(_generated, words=True, complete=_with_decoder),
+    "encoder": _Kind(_pooled, lambda config: "vector"),
+}

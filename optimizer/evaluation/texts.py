@@ -49,13 +49,14 @@ class Texts:
     """Texts or pairs of texts; `labels` has one for each, or is None.
 
     `name` is the row's `data`: demo, builtin, or the file's name. `fingerprint` is the sha256 of texts and labels
-    in hexadecimal, whatever file they come from.
+    in hexadecimal, whatever file they come from. `source` gives the same texts again, from any working directory.
     """
 
     texts: tuple[Text, ...]
     labels: tuple[Label, ...] | None
     name: str
     fingerprint: str
+    source: DataSettings
 
 
 def read(settings: DataSettings, *, is_demo: bool) -> Texts:
@@ -70,7 +71,8 @@ def read(settings: DataSettings, *, is_demo: bool) -> Texts:
     texts = tuple(_text(row, settings.text, path) for row in rows)
     labels = _labels(rows, settings.label)
     content = json.dumps([texts, labels]).encode()
-    return Texts(texts, labels, name, hashlib.sha256(content).hexdigest())
+    source = settings.model_copy(update={"path": name if name in _SHIPPED else str(path.absolute())})
+    return Texts(texts, labels, name, hashlib.sha256(content).hexdigest(), source)
 
 
 def _source(path: str, is_demo: bool) -> tuple[str, Path]:

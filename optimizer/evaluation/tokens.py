@@ -1,10 +1,11 @@
 """Texts as a model's tokens, by the tokenizer that lies beside the original."""
 
+import hashlib
 import inspect
-import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ Example = dict[str, Tensor]
 """One example's inputs by name, without a batch axis and without padding."""
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json")
+_OTHER_FILES = ("merges.txt", "added_tokens.json", "special_tokens_map.json")
 _SENTENCEPIECE_FILES = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
+_NAMES = ("input_ids", "token_type_ids")
 _DEFAULT_LENGTH = 512
 _UNLIMITED = 1e20  # a model_max_length above this is transformers' way of saying that it is not known
 _CHARACTERS_PER_TOKEN = 16  # more than in any usual text
@@ -27,11 +30,11 @@ _CHARACTERS_PER_TOKEN = 16  # more than in any usual text
 
 @dataclass(frozen=True)
 class TokenInputs:
-    """Tokenized texts; `length` is the most tokens that one example may have."""
+    """Tokenized texts: what of `names` the tokenizer gives; `length` is the most tokens that one example may have."""
 
     texts: Texts
     tokenizer: Any
-    model: Any
+    names: tuple[str, ...]
     length: int
     pad_id: int
     seed: int
@@ -56,8 +59,7 @@ class TokenInputs:
         """One batch of running text, `[batch_size, length]` tokens without padding; less where the model takes less."""
         length = min(length, self.length)
         texts = [text if isinstance(text, str) else " ".join(text) for text in self.texts.texts]
-        starts = [index % len(texts) for index in range(batch_size)]
-        runs = [_running(texts[start:] + texts[:start], length * _CHARACTERS_PER_TOKEN) for start in starts]
+        runs = [_running(texts, index % len(texts), length * _CHARACTERS_PER_TOKEN) for index in range(batch_size)]
         rows = self._encode(runs, length)
         shortest = min(len(row["input_ids"]) for row in rows)
         if not shortest:
@@ -69,10 +71,8 @@ class TokenInputs:
         first = [text if isinstance(text, str) else text[0] for text in texts]
         second = [text[1] for text in texts if not isinstance(text, str)]
         encoded = self.tokenizer(first, second or None, truncation=True, max_length=length, padding=False)
-        accepted = inspect.signature(self.model.forward).parameters
-        names = [name for name in ("input_ids", "token_type_ids") if name in encoded and name in accepted]
         return [
-            {name: torch.tensor(encoded[name][index], dtype=torch.long) for name in names}
+            {name: torch.tensor(encoded[name][index], dtype=torch.long) for name in self.names if name in encoded}
             for index in range(len(texts))
         ]
 
@@ -81,20 +81,26 @@ def token_inputs(texts: Texts, tokenizer: PreTrainedTokenizerBase, model: Any, s
     """The texts for `model`, which may be on the meta device."""
     declared = tokenizer.model_max_length if tokenizer.model_max_length < _UNLIMITED else None
     limits = [limit for limit in (declared, positions(model)) if limit]
+    accepted = inspect.signature(model.forward).parameters
     return TokenInputs(
         texts=texts,
         tokenizer=tokenizer,
-        model=model,
+        names=tuple(name for name in _NAMES if name in accepted),
         length=min(limits, default=_DEFAULT_LENGTH),
         pad_id=_pad_id(tokenizer, model.config.get_text_config()),
         seed=seed,
     )
 
 
-def _running(texts: list[str], characters: int) -> str:
-    """The texts one after another, over and over, cut after so many characters."""
-    joined = " ".join(texts) + " "
-    return (joined * math.ceil(characters / len(joined)))[:characters]
+def _running(texts: list[str], start: int, characters: int) -> str:
+    """The texts one after another from `start` on, over and over, cut after so many characters."""
+    parts, length = list[str](), 0
+    for text in islice(cycle(texts), start, None):
+        parts.append(f"{text} ")
+        length += len(parts[-1])
+        if length >= characters:
+            break
+    return "".join(parts)[:characters]
 
 
 def positions(model: Any) -> int | None:
@@ -123,13 +129,20 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase | None:
     bare = not any((directory / name).exists() for name in _TOKENIZER_FILES)
     try:
         if not bare:
-            return AutoTokenizer.from_pretrained(directory)
+            return AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
         for name in _SENTENCEPIECE_FILES:
             if (directory / name).exists():
                 return _sentencepiece(directory / name)
     except Exception as error:
         raise EvaluationError(f"the tokenizer in '{directory.name}' cannot be loaded: {first_line(error)}") from error
     return None
+
+
+def tokenizer_files(directory: Path) -> dict[str, str]:
+    """The sha256 of each file that makes up the tokenizer of a model directory."""
+    names = (*_TOKENIZER_FILES, *_OTHER_FILES, *_SENTENCEPIECE_FILES)
+    paths = [path for name in names if (path := directory / name).is_file()]
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
 def _sentencepiece(path: Path) -> PreTrainedTokenizerBase:

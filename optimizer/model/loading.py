@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from optimizer.errors import ModelError
-from optimizer.model.task import auto_class, task_of
+from optimizer.model.task import Task, auto_class, task_of
 
 
 def load(directory: str | Path, **options: Any) -> Any:
@@ -21,3 +23,12 @@ def load(directory: str | Path, **options: Any) -> Any:
     # Unless told otherwise, never ask whether to run code that a stranger's model brings along.
     options.setdefault("trust_remote_code", False)
     return auto_class(task_of(values)).from_pretrained(directory, **options).eval()
+
+
+def on_meta(directory: Path, task: Task) -> Any:
+    """The model of a directory without any values: its configuration, its class and its shapes, at no memory."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(directory, trust_remote_code=False)
+    with torch.device("meta"):
+        return auto_class(task).from_config(config, trust_remote_code=False)

@@ -12,9 +12,8 @@ from transformers import ASTConfig, AutoTokenizer, Wav2Vec2Config
 
 from optimizer.errors import EvaluationError
 from optimizer.evaluation.inputs import Inputs, batches, prepare
-from optimizer.evaluation.models import on_meta
 from optimizer.evaluation.random_inputs import RandomInputs
-from optimizer.evaluation.texts import Text, Texts
+from optimizer.evaluation.texts import DataSettings, Text, Texts
 from optimizer.model.task import Task
 
 TinyModel = Callable[..., Path]
@@ -22,11 +21,11 @@ SHARED = Path(__file__).parents[2] / "../shared"
 
 
 def texts(*values: Text) -> Texts:
-    return Texts(values, None, "some.txt", "0")
+    return Texts(values, None, "some.txt", "0", DataSettings())
 
 
 def inputs(directory: Path, task: Task, *values: Text, seed: int = 0) -> Inputs:
-    return prepare(on_meta(directory, task), directory, texts(*values), seed)
+    return prepare(directory, task, texts(*values), seed)
 
 
 def ids(found: Inputs, count: int | None = None) -> dict[int, list[int]]:

@@ -1,36 +1,38 @@
 """A job from end to end, in the processes that measure."""
 
 import json
+import pickle
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoConfig
 
 from optimizer.errors import DataError, EvaluationError, ProcessError
-from optimizer.evaluation import comparison, latency
+from optimizer.evaluation import comparison, latency, memory
 from optimizer.evaluation.inputs import prepare
 from optimizer.evaluation.job import Environment, EvaluationSettings
 from optimizer.evaluation.measure import FIGURES, Job, evaluate
-from optimizer.evaluation.models import Pair, on_meta
+from optimizer.evaluation.models import sides
+from optimizer.evaluation.predict import predict
 from optimizer.evaluation.tally import Figures
-from optimizer.evaluation.texts import Texts
+from optimizer.evaluation.texts import DataSettings, Label, Text, read
+from optimizer.model.loading import load
 from optimizer.model.task import TASKS, Task, task_of
 from optimizer.processes import machine
 
 TinyModel = Callable[..., Path]
-TEXTS = Texts(
-    texts=("the cat sees a bird", "the dog", "a big red fish runs", "now the bird sleeps here"),
-    labels=("LABEL_0", "LABEL_1", 2, "0"),
-    name="some.jsonl",
-    fingerprint="of the texts",
-)
+TEXTS = ("the cat sees a bird", "the dog", "a big red fish runs", "now the bird sleeps here")
+LABELS = ("LABEL_0", "LABEL_1", 2, "0")
 TIMED = {
     "latency_ms_p50", "latency_ms_p95", "original_latency_ms_p50", "speedup", "peak_memory_mb", "evaluate_seconds",
 }  # fmt: skip
@@ -41,7 +43,18 @@ CLASSES = LOGITS | {"agreement", "agreement_low", "agreement_high", "kl_divergen
 
 def job(original: Path, artifact: Path, task: Task, cache: Path, **changes: Any) -> Job:
     settings = EvaluationSettings(**{"repetitions": 0, "batch_size": 2} | changes)
-    return Job(original, artifact, "of the original", task, TEXTS, settings, Environment(threads=1), cache)
+    place = cache.with_name(f"{cache.name}-texts") / "some.jsonl"
+    rest = "of the original", task, DataSettings(), "", settings, Environment(threads=1), cache
+    return about(Job(original, artifact, *rest), place, TEXTS, LABELS)
+
+
+def about(one: Job, place: Path, texts: Sequence[Text], labels: Sequence[Label]) -> Job:
+    """The job on other texts, written to a file."""
+    place.parent.mkdir(exist_ok=True)
+    rows = [{"text": text, "label": label} for text, label in zip(texts, labels, strict=True)]
+    place.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    found = read(DataSettings(path=str(place)), is_demo=False)
+    return replace(one, data=found.source, data_fingerprint=found.fingerprint)
 
 
 def changed(original: Path, directory: Path, change: Callable[[torch.Tensor], torch.Tensor]) -> Path:
@@ -59,8 +72,8 @@ def noisy(weight: torch.Tensor) -> torch.Tensor:
 
 def compare(one: Job) -> Figures:
     """What `evaluate` compares, here instead of in a process of its own."""
-    inputs = prepare(on_meta(one.original, one.task), one.original, one.texts, one.environment.seed)
-    return comparison.compare(one, inputs, Pair(one.original, one.artifact, one.task, one.environment, inputs.pad_id))
+    texts = one.read_texts()
+    return comparison.compare(one, texts, *sides(one, texts))
 
 
 def measured(figures: Figures) -> set[str]:
@@ -104,7 +117,7 @@ def test_errors_of_the_child_are_errors_here(tiny_model: TinyModel, tmp_path: Pa
     original = tiny_model("sequence-classification")
     one = job(original, original, "sequence-classification", tmp_path)
     with pytest.raises(DataError, match="does not know 'never'"):
-        evaluate(replace(one, texts=replace(TEXTS, labels=("never",) * 4)))
+        evaluate(about(one, tmp_path / "never.jsonl", TEXTS, ("never",) * 4))
     with pytest.raises(EvaluationError, match="'cuda:99' is not there"):
         evaluate(replace(one, environment=Environment(device="cuda:99")))
     artifact = changed(original, tmp_path / "artifact", noisy)
@@ -171,15 +184,14 @@ def test_labels_follow_their_texts_through_sorting_and_sampling(tiny_model: Tiny
     original = tiny_model(task)
     one = job(original, original, task, tmp_path)
     from optimizer.evaluation.models import load_on
-    from optimizer.evaluation.predict import predict
 
     model = load_on(original, task, one.environment)
-    examples = prepare(on_meta(original, task), original, TEXTS, 0).examples(None)
+    examples = prepare(original, task, one.read_texts(), 0).examples(None)
     answers = [
         int(predict(task, model, {"input_ids": examples[index]["input_ids"][None]}).logits.argmax())
         for index in range(4)
     ]
-    right = replace(one, texts=replace(TEXTS, labels=tuple(answers)))
+    right = about(one, tmp_path / "right.jsonl", TEXTS, answers)
     assert compare(right)["accuracy"] == 1
     assert compare(replace(right, settings=EvaluationSettings(examples=2)))["accuracy"] == 1
 
@@ -231,6 +243,15 @@ def test_another_number_of_labels_is_an_error(tiny_model: TinyModel, tmp_path: P
         compare(job(tiny_model(task), artifact, task, tmp_path))
 
 
+def only(directory: Path) -> Callable[..., Any]:
+    """What loads models from this directory alone."""
+
+    def load_it(place: Path, **options: Any) -> Any:
+        return load(place, **options) if place == directory else pytest.fail("asked again")
+
+    return load_it
+
+
 def test_the_original_is_asked_once(tiny_model: TinyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original = tiny_model("seq2seq-lm")
     artifact = changed(original, tmp_path / "artifact", noisy)
@@ -238,7 +259,7 @@ def test_the_original_is_asked_once(tiny_model: TinyModel, tmp_path: Path, monke
     first = compare(one)
     (kept,) = (tmp_path / "cache").glob("*.safetensors")
     with monkeypatch.context() as patch:
-        patch.setattr(Pair, "original", property(lambda self: pytest.fail("asked again")))
+        patch.setattr("optimizer.evaluation.models.load", only(artifact))
         assert compare(one) == first
         with pytest.raises(pytest.fail.Exception, match="asked again"):
             compare(replace(one, fingerprint="of another"))
@@ -252,7 +273,7 @@ def test_the_original_is_asked_once(tiny_model: TinyModel, tmp_path: Path, monke
     "change",
     [
         {"fingerprint": "of another"},
-        {"texts": replace(TEXTS, fingerprint="of others")},
+        {"texts": TEXTS[::-1]},
         {"settings": EvaluationSettings(examples=2)},
         {"settings": EvaluationSettings(batch_size=3)},
         {"environment": Environment(seed=1)},
@@ -267,6 +288,8 @@ def test_what_decides_the_predictions_names_their_file(
     compare(one)
     compare(replace(one, artifact=original))
     assert len(list((tmp_path / "cache").glob("*.safetensors"))) == 1
+    if texts := change.pop("texts", None):
+        one = about(one, tmp_path / "others.jsonl", texts, LABELS)
     compare(replace(one, **change))
     assert len(list((tmp_path / "cache").glob("*.safetensors"))) == 2
 
@@ -297,23 +320,146 @@ def test_latency_waits_until_no_other_run_computes(tiny_model: TinyModel, tmp_pa
 
 
 def test_original_and_artifact_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Model:
-        device, dtype = torch.device("cpu"), torch.float32
+    def one_pass(name: str, seconds: float) -> Callable[[], None]:
+        def run() -> None:
+            calls.append(name)
+            clock[0] += seconds * (10 if len(calls) <= 2 else 1)
 
-        def __init__(self, name: str, seconds: float) -> None:
-            self.name, self.seconds = name, seconds
-
-        def __call__(self, input_ids: torch.Tensor) -> None:
-            calls.append(self.name)
-            clock[0] += self.seconds * (10 if len(calls) <= 2 else 1)
+        return run
 
     calls: list[str] = []
     clock = [0.0]
     monkeypatch.setattr("time.perf_counter", lambda: clock[0])
-    pair: Any = type("", (), {"original": Model("original", 0.006), "artifact": Model("artifact", 0.002)})
     settings = EvaluationSettings(warmup=1, repetitions=3)
-    found = latency.measure(pair, "sequence-classification", {"input_ids": torch.ones(1, 1)}, settings)
+    found = latency.measure(one_pass("original", 0.006), one_pass("artifact", 0.002), settings)
     assert calls == ["original", "artifact", "artifact", "original"] * 2
-    assert found == pytest.approx(
-        {"latency_ms_p50": 2, "latency_ms_p95": 2, "original_latency_ms_p50": 6, "speedup": 3}
-    )
+    figures = {"latency_ms_p50": 2, "latency_ms_p95": 2, "original_latency_ms_p50": 6, "speedup": 3}
+    assert found == pytest.approx(figures | {"speedup_low": 3, "speedup_high": 3})
+
+
+def noisy_times(seed: int, count: int, speedup: float) -> tuple[list[float], list[float]]:
+    """Times of pairs on a machine that is now fast, now slow, each a little disturbed."""
+    generator = np.random.default_rng(seed)
+    machine = generator.lognormal(0, 0.5, count)
+    original, artifact = (machine * generator.lognormal(0, 0.05, count) for _ in range(2))
+    return list(original), list(artifact / speedup)
+
+
+def test_the_interval_of_a_speedup_holds_it_in_about_95_of_100_cases() -> None:
+    held = 0
+    for seed in range(100):
+        low, high = latency.speedup_interval(*noisy_times(seed, 20, 1.3))
+        held += low <= 1.3 <= high
+    assert held >= 85
+
+
+def test_what_is_faster_beyond_the_noise_is_told_from_what_is_not() -> None:
+    low, high = latency.speedup_interval(*noisy_times(0, 50, 2.0))
+    assert 1 < low < high
+    low, high = latency.speedup_interval(*noisy_times(0, 50, 1.0))
+    assert low < 1 < high
+    assert latency.speedup_interval([3.0], [2.0]) == (1.5, 1.5)
+    assert latency.speedup_interval([3.0, 5.0], [2.0, 1.0]) == latency.speedup_interval([3.0, 5.0], [2.0, 1.0])
+
+
+def test_texts_that_have_changed_since_are_refused(tiny_model: TinyModel, tmp_path: Path) -> None:
+    original = tiny_model("sequence-classification")
+    one = job(original, original, "sequence-classification", tmp_path / "cache")
+    Path(one.data.path).write_text('{"text": "the cat", "label": "LABEL_0"}\n')
+    with pytest.raises(DataError, match=r"^some\.jsonl: has changed since the command began; run the command again"):
+        evaluate(one)
+
+
+def test_a_job_is_small(tiny_model: TinyModel, tmp_path: Path) -> None:
+    original = tiny_model("sequence-classification")
+    one = job(original, original, "sequence-classification", tmp_path / "cache")
+    many = about(one, tmp_path / "many.jsonl", ["the cat sees a bird"] * 5000, ["0"] * 5000)
+    assert len(pickle.dumps(many)) < 2000
+
+
+def renumbered(original: Path, directory: Path) -> Path:
+    """A copy of a classifier with its words in another order: other ids, and the embeddings to match."""
+    shutil.copytree(original, directory)
+    values = json.loads((directory / "tokenizer.json").read_text())
+    words = values["model"]["vocab"]
+    moved = {index: len(words) - 1 - (index - 5) if index >= 5 else index for index in words.values()}
+    values["model"]["vocab"] = {word: moved[index] for word, index in words.items()}
+    (directory / "tokenizer.json").write_text(json.dumps(values))
+    weights = load_file(directory / "model.safetensors")
+    (name,) = (name for name in weights if name.endswith("word_embeddings.weight"))
+    order = torch.tensor([moved[index] for index in range(len(words))])
+    weights[name] = weights[name][order].contiguous()  # the map is its own inverse
+    save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+    return directory
+
+
+def test_each_side_reads_by_its_own_tokenizer(tiny_model: TinyModel, tmp_path: Path) -> None:
+    task: Task = "sequence-classification"
+    original = tiny_model(task)
+    one = job(original, renumbered(original, tmp_path / "artifact"), task, tmp_path / "cache")
+    figures = compare(one)
+    assert (figures["agreement"], figures["max_logit_difference"]) == (1, 0)
+    (tmp_path / "artifact" / "tokenizer.json").write_bytes((original / "tokenizer.json").read_bytes())
+    assert compare(one)["max_logit_difference"] != 0
+
+
+def test_answers_in_other_words_cannot_be_compared(tiny_model: TinyModel, tmp_path: Path) -> None:
+    original = tiny_model("masked-lm")
+    one = job(original, renumbered(original, tmp_path / "artifact"), "masked-lm", tmp_path / "cache")
+    with pytest.raises(EvaluationError, match=r"^the artifact's tokenizer gives other tokens than the ori[^\n]*$"):
+        compare(one)
+
+
+def test_a_tokenizer_written_otherwise_is_the_same_one(tiny_model: TinyModel, tmp_path: Path) -> None:
+    original = tiny_model("causal-lm")
+    artifact = changed(original, tmp_path / "artifact", lambda weight: weight)
+    values = json.loads((artifact / "tokenizer.json").read_text())
+    (artifact / "tokenizer.json").write_text(json.dumps(values, indent=7))
+    assert compare(job(original, artifact, "causal-lm", tmp_path / "cache"))["agreement"] == 1
+
+
+def test_an_artifact_without_a_tokenizer_is_asked_by_the_originals(tiny_model: TinyModel, tmp_path: Path) -> None:
+    original = tiny_model("sequence-classification")
+    artifact = changed(original, tmp_path / "artifact", lambda weight: weight)
+    for path in artifact.glob("tokenizer*"):
+        path.unlink()
+    figures = compare(job(original, artifact, "sequence-classification", tmp_path / "cache"))
+    assert (figures["data"], figures["agreement"]) == ("some.jsonl", 1)
+
+
+class Graph:
+    """A model that is not torch's, as evaluation sees it: numpy inside, one input, one output."""
+
+    main_input_name = "input_ids"
+    device, dtype = torch.device("cpu"), torch.float32
+
+    def __init__(self, directory: Path) -> None:
+        self.config = AutoConfig.from_pretrained(directory)
+
+    def __call__(self, **inputs: torch.Tensor) -> Any:
+        ids = inputs["input_ids"].numpy()
+        logits = np.stack([(ids * (column + 1)).sum(1) % 7 for column in range(3)], axis=1)
+        return SimpleNamespace(logits=torch.from_numpy(logits.astype(np.float32)))
+
+
+def test_a_model_that_is_not_torchs_is_measured_too(
+    tiny_model: TinyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = tiny_model("sequence-classification")
+    artifact = changed(original, tmp_path / "artifact", lambda weight: weight)
+
+    def load_it(place: Path, **options: Any) -> Any:
+        return Graph(place) if place == artifact else load(place, **options)
+
+    monkeypatch.setattr("optimizer.evaluation.models.load", load_it)
+    one = job(original, artifact, "sequence-classification", tmp_path / "cache", length=8, repetitions=2)
+    assert compare(one)["examples"] == 4
+    passes = [latency.one_pass(side, one.settings) for side in sides(one, one.read_texts())]
+    assert latency.measure(passes[0], passes[1], one.settings)["latency_ms_p50"] > 0  # type: ignore[operator]
+    assert memory.peak_mb(one) >= 0
+
+
+def test_what_cannot_write_text_is_no_sequence_to_sequence_model(tiny_model: TinyModel, tmp_path: Path) -> None:
+    graph: Any = Graph(tiny_model("sequence-classification"))
+    with pytest.raises(EvaluationError, match=r"only torch writes here; write format=dense, or evaluation=none$"):
+        predict("seq2seq-lm", graph, {"input_ids": torch.ones(1, 1)})

@@ -10,9 +10,9 @@ import torch
 from optimizer.evaluation.agreement import IGNORED
 from optimizer.evaluation.inputs import Batch, batches, prepare
 from optimizer.evaluation.job import Environment
-from optimizer.evaluation.models import load_on, on_meta
+from optimizer.evaluation.models import load_on
 from optimizer.evaluation.predict import decision, forward_inputs, next_tokens, predict, valid
-from optimizer.evaluation.texts import Texts
+from optimizer.evaluation.texts import DataSettings, Texts
 from optimizer.model.task import Task
 
 TinyModel = Callable[..., Path]
@@ -22,7 +22,7 @@ TOKENS = (7, 4, 7)  # with [CLS] and [SEP]
 
 
 def batch(directory: Path, task: Task, *texts: str, pad_id: int | None = None) -> Batch:
-    found = prepare(on_meta(directory, task), directory, Texts(texts, None, "", ""), 0)
+    found = prepare(directory, task, Texts(texts, None, "", "", DataSettings()), 0)
     return next(batches(found.examples(None), len(texts) or 99, found.pad_id if pad_id is None else pad_id, 1))
 
 

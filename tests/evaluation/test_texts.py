@@ -195,7 +195,7 @@ def test_auto_is_the_demos_test_set_for_the_demo_and_builtin_otherwise() -> None
 
 
 def labelled(*labels: str | int) -> Texts:
-    return Texts(("x",) * len(labels), labels, "a.jsonl", "")
+    return Texts(("x",) * len(labels), labels, "a.jsonl", "", DataSettings())
 
 
 def test_labels_are_matched_by_name_then_as_numbers() -> None:
@@ -236,4 +236,4 @@ def test_models_without_one_label_for_each_text_take_none(changes: dict[str, Any
 
 
 def test_texts_without_labels_have_no_ids() -> None:
-    assert check_labels(Texts(("x",), None, "a.txt", ""), CLASSIFIER) is None
+    assert check_labels(Texts(("x",), None, "a.txt", "", DataSettings()), CLASSIFIER) is None
