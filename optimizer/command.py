@@ -8,9 +8,10 @@ from typing import Any
 from optimizer.errors import OptimizerError
 from optimizer.launchers import Launcher
 from optimizer.recipe import SEARCH, Recipe, parse
+from optimizer.rows import store
 from optimizer.rows.row import Row
-from optimizer.rows.store import assemble
 from optimizer.runs import sweep as sweeps
+from optimizer.runs.outlook import look_ahead
 from optimizer.runs.run import Keep
 from optimizer.settings import Settings
 
@@ -77,7 +78,8 @@ def search(recipe: Mapping[str, Any], options: Options, launcher: Launcher) -> l
         sweeps.drop(seen, out, keep)
         return rows
 
-    order = [row.run_id for row in find(recipe, run, out, print_line, launcher.workers, force=options.force)]
+    with store.assembled(out):
+        order = [row.run_id for row in find(recipe, run, out, print_line, launcher.workers, force=options.force)]
     # All trials at once: what an earlier command did not keep and their front needs is made again.
     rows = {row.run_id: row for row in sweeps.sweep(tried, out, keep=keep)}
     return [rows[run_id] for run_id in order]
@@ -92,7 +94,7 @@ def _show_plan(recipes: list[Recipe], searches: list[dict[str, Any]], options: O
     from optimizer.report.plan import show_plan
     from optimizer.search import settings
 
-    runs = sweeps.look_ahead(recipes, options.folder, force=options.force, keep=options.keep)
+    runs = look_ahead(recipes, options.folder, force=options.force, keep=options.keep)
     trials = {config["name"]: settings(config).trials for config in searches}
     show_plan(runs, trials, options.folder)
 
@@ -105,8 +107,8 @@ def _show(rows: list[Row], out: Path) -> bool:
         from optimizer.report.page import write_report
 
         try:
-            print(f"page: {write_report(assemble(out), out)}")
-        except (OptimizerError, OSError) as error:
+            print(f"page: {write_report(store.assemble(out), out)}")
+        except OptimizerError as error:
             print_line(f"optimizer: {error}")
             return False
     return True

@@ -4,6 +4,7 @@ import hashlib
 import json
 import platform
 from dataclasses import asdict, dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -38,10 +39,13 @@ def versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
-            found[package] = version(package)
+            found[package] = _version(package)
         except PackageNotFoundError:
             continue
     return dict(sorted(found.items()))
+
+
+_version = cache(version)  # which reads and parses a file each time
 
 
 def describe_files(directory: Path) -> dict[str, dict[str, Any]]:

@@ -37,10 +37,7 @@ def _out(arguments: list[str]) -> Path:
 def _report(out: Path) -> Path:
     if not any(out.glob(f"runs/*/{store.ROW_FILE}")):
         raise ArtifactError(f"{out}: holds no runs; write out=DIR, the folder that runs were written to")
-    try:
-        rows = store.assemble(out)
-    except OSError as error:
-        raise ArtifactError(f"{out}: cannot be written ({error.strerror or error})") from error
+    rows = store.assemble(out)
     if not rows:
         raise ArtifactError(f"{out}: holds no row that can be read; run the recipes again")
     from optimizer.report.page import write_report

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from optimizer.report.figures import MEGABYTE
 from optimizer.report.table import NARROWEST
-from optimizer.runs.sweep import Outlook
+from optimizer.runs.outlook import Outlook
 
 _COLUMNS = ("run", "state", "model", "stages", "format", "pruning_amount", "threshold")
 

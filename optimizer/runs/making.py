@@ -5,14 +5,14 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from optimizer.artifact.exchange import put_in_place
-from optimizer.artifact.manifest import read_manifest, verify, versions
+from optimizer.artifact.manifest import verify
 from optimizer.artifact.write import partial_name, write
 from optimizer.errors import ArtifactError
 from optimizer.evaluation import size
@@ -42,22 +42,6 @@ def make(checkpoint: Checkpoint, recipe: Recipe, original: str, directory: Path,
             _optimize(checkpoint, recipe, original, artifact)
             seconds = time.perf_counter() - start
         return {"optimize_seconds": seconds, **size.measure(checkpoint, artifact)}
-
-
-def same_artifact(checkpoint: Checkpoint, recipe: Recipe, original: str, directory: Path) -> Path | None:
-    """An artifact, in `directory` or in a run's folder beside it, with the bytes that this recipe would write.
-
-    What decides them is in every artifact: the recipe, the original's name and fingerprint, the versions.
-    """
-    wanted = dump(recipe.made_by())
-    for artifact in (directory / "artifact", *sorted(directory.parent.glob("*/artifact"))):
-        with suppress(ArtifactError, OSError):
-            manifest = read_manifest(artifact)
-            recipe_text = (artifact / "recipe.yaml").read_text(encoding="utf-8")
-            made_from = manifest.original, manifest.original_fingerprint, manifest.versions, recipe_text
-            if made_from == (original, checkpoint.fingerprint, versions(), wanted):
-                return artifact
-    return None
 
 
 def _optimize(checkpoint: Checkpoint, recipe: Recipe, original: str, artifact: Path) -> None:

@@ -4,19 +4,18 @@ import hashlib
 import json
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from optimizer.artifact.manifest import versions
-from optimizer.errors import RecipeError
+from optimizer.errors import OptimizerError, RecipeError
 from optimizer.evaluation.predict import decision
-from optimizer.evaluation.texts import Texts, check_labels, read
-from optimizer.model.checkpoint import Checkpoint, open_checkpoint
-from optimizer.model.locate import Original, locate
 from optimizer.recipe import Recipe
-from optimizer.rows.gates import GATES, Gates
+from optimizer.rows.gates import GATES
 from optimizer.rows.row import Row
+from optimizer.runs.source import Source, Sources
 from optimizer.stages import staging
 
 _LACKING = {
@@ -27,47 +26,68 @@ _LACKING = {
 
 @dataclass(frozen=True)
 class Plan:
-    """A recipe checked against its model and its texts: headers are read, tensors are not."""
+    """A recipe checked against its source: headers are read, tensors are not."""
 
     recipe: Recipe
-    original: Original
-    checkpoint: Checkpoint
-    texts: Texts
+    source: Source
     run_id: str
 
 
-def plan(recipe: Recipe) -> Plan:
-    """Find the original and the texts and check the recipe against them.
+def plan(recipe: Recipe, sources: Sources | None = None) -> Plan:
+    """Find the original and the texts, in `sources` if they are open already, and check the recipe against them.
 
     Raises an OptimizerError when anything is missing, damaged or does not fit.
     """
-    original = locate(recipe.model)
-    checkpoint = open_checkpoint(original.directory)
-    staging.routes(recipe.steps, checkpoint.places)
-    texts = read(recipe.data, is_demo=original.is_demo)
-    _check_gates(recipe.gates, checkpoint, check_labels(texts, checkpoint.config))
+    source = (sources or Sources()).of(recipe.model, recipe.data)
+    staging.routes(recipe.steps, source.checkpoint.places)
+    _check_gates(recipe, source)
     if recipe.environment.device != "cpu" and not torch.cuda.is_available():
         raise RecipeError(f"device: '{recipe.environment.device}' is not there; write device=cpu")
-    _ = checkpoint.stamps, checkpoint.fingerprint  # as it is now, wherever the run is made
-    return Plan(recipe, original, checkpoint, texts, _run_id(recipe, checkpoint.fingerprint, texts))
+    return Plan(recipe, source, _run_id(recipe, source))
 
 
-def _check_gates(gates: Gates, checkpoint: Checkpoint, labels: tuple[int, ...] | None) -> None:
+def plan_all(recipes: list[Recipe], out: Path) -> list[Plan | OptimizerError]:
+    """A plan for each recipe, or why there is none; each original and its texts are opened once.
+
+    Raises the first error when no recipe can be planned, and RecipeError when `out` lies in an original's folder.
+    """
+    sources = Sources()
+    plans = [_plan(recipe, sources) for recipe in recipes]
+    failures = [plan for plan in plans if isinstance(plan, OptimizerError)]
+    if failures and len(failures) == len(plans):
+        raise failures[0]
+    place = out.resolve()
+    for directory in {plan.source.original.directory for plan in plans if isinstance(plan, Plan)}:
+        if place.is_relative_to(directory):
+            raise RecipeError(
+                f"out: '{out}' lies in the model's own folder, which it would change; write out=DIR elsewhere"
+            )
+    return plans
+
+
+def _plan(recipe: Recipe, sources: Sources) -> Plan | OptimizerError:
+    try:
+        return plan(recipe, sources)
+    except OptimizerError as error:
+        return error
+
+
+def _check_gates(recipe: Recipe, source: Source) -> None:
     """Refuse a gate whose figure this model on these texts does not have."""
+    checkpoint = source.checkpoint
     lacking = {
-        "labels": labels is None,
+        "labels": not source.has_labels,
         "decision": decision(checkpoint.task, checkpoint.model.config) not in ("class", "set"),
     }
-    for gate in gates.bounds():
+    for gate in recipe.gates.bounds():
         for need in GATES[gate].needs:
             if lacking.get(need):
                 raise RecipeError(f"gates.{gate}: {_LACKING[need].format(gate)}")
 
 
-def _run_id(recipe: Recipe, original: str, texts: Texts) -> str:
-    values = recipe.values()
-    decisive = {key: value for key, value in values.items() if key not in ("gates", "model", "data")}
-    return f"{recipe.name}-{_digest(decisive | {'original': original, 'texts': texts.fingerprint} | versions())}"
+def _run_id(recipe: Recipe, source: Source) -> str:
+    values = recipe.values() | {"original": source.fingerprint, "texts": source.data_fingerprint} | versions()
+    return f"{recipe.name}-{_digest({key: values[key] for key in values.keys() - {'gates', 'model', 'data'}})}"
 
 
 def unplanned_id(recipe: Recipe) -> str:
@@ -102,9 +122,9 @@ def named_row(plan: Plan) -> Row:
     """A row with nothing in it but what is known of a run once it is planned."""
     return replace(
         blank_row(plan.recipe, plan.run_id),
-        model=plan.original.name,
-        original_fingerprint=plan.checkpoint.fingerprint,
-        data_fingerprint=plan.texts.fingerprint,
+        model=plan.source.original.name,
+        original_fingerprint=plan.source.fingerprint,
+        data_fingerprint=plan.source.data_fingerprint,
     )
 
 

@@ -17,14 +17,14 @@ from optimizer.artifact.write import partial_name
 from optimizer.errors import ArtifactError, ModelError, as_optimizer_error
 from optimizer.evaluation.measure import Job, evaluate
 from optimizer.evaluation.tally import Figures
-from optimizer.model.checkpoint import stamps
 from optimizer.processes import interrupt, process
 from optimizer.recipe import Recipe
 from optimizer.rows import store
 from optimizer.rows.gates import missed_gates
 from optimizer.rows.row import Row
-from optimizer.runs import making
+from optimizer.runs import making, reuse
 from optimizer.runs.plan import Plan, named_row, unplanned_id
+from optimizer.runs.source import Source
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ def run(plan: Plan, out: Path, *, force: bool = False, keep: Keep = "all") -> Ro
         try:
             row = row.with_figures(_make(plan, directory, force))
             row = row.with_figures(_measure(plan, out, directory))
-            _check_unchanged(plan, directory)
+            _check_unchanged(plan.source, directory)
         except Exception as error:
             row = replace(row, status="failed", error=str(as_optimizer_error(error)))
             _note(directory, error)
@@ -81,7 +81,7 @@ def state(plan: Plan, out: Path, keep: Keep) -> State:
     if finished(plan, out, keep):
         return "finished"
     directory = store.run_directory(out, plan.run_id)
-    if making.same_artifact(plan.checkpoint, plan.recipe, plan.original.name, directory):
+    if reuse.same_artifact(plan.source.checkpoint, plan.recipe, plan.source.original.name, directory):
         return "to measure"
     return "to do again" if store.read_row(out, plan.run_id) else "to do"
 
@@ -124,20 +124,21 @@ def forget_failure(recipe: Recipe, out: Path) -> None:
 
 
 def _make(plan: Plan, directory: Path, force: bool) -> dict[str, Any]:
-    parts = plan.checkpoint, plan.recipe, plan.original.name
-    reuse = None if force else making.same_artifact(*parts, directory)
-    figures = process.call(making.make, *parts, directory, reuse)
+    parts = plan.source.checkpoint, plan.recipe, plan.source.original.name
+    same = None if force else reuse.same_artifact(*parts, directory)
+    figures = process.call(making.make, *parts, directory, same)
+    reuse.note(*parts, directory)
     return {"artifact": f"runs/{plan.run_id}/artifact", **figures}
 
 
 def _measure(plan: Plan, out: Path, directory: Path) -> Figures:
     job = Job(
-        original=plan.original.directory,
+        original=plan.source.original.directory,
         artifact=directory / "artifact",
-        fingerprint=plan.checkpoint.fingerprint,
-        task=plan.checkpoint.task,
-        data=plan.texts.source,
-        data_fingerprint=plan.texts.fingerprint,
+        fingerprint=plan.source.fingerprint,
+        task=plan.source.checkpoint.task,
+        data=plan.source.data,
+        data_fingerprint=plan.source.data_fingerprint,
         settings=plan.recipe.evaluation,
         environment=plan.recipe.environment,
         cache=out / "originals",
@@ -160,11 +161,13 @@ def _judged(plan: Plan, row: Row) -> Row:
     return replace(row, status="rejected" if missed else "ok", error=missed)
 
 
-def _check_unchanged(plan: Plan, directory: Path) -> None:
-    """Refuse figures of an original that is not the one planned for: the sweep may have waited for days."""
-    if stamps(plan.original.directory) != plan.checkpoint.stamps:
+def _check_unchanged(source: Source, directory: Path) -> None:
+    """Refuse figures of an original that is not the one planned for, and an artifact that may be of both."""
+    try:
+        source.check_unchanged()
+    except ModelError:
         shutil.rmtree(directory / "artifact", ignore_errors=True)
-        raise ModelError(f"{plan.original.directory}: has changed since the command began; run the command again")
+        raise
 
 
 def _note(directory: Path, error: Exception) -> None:

@@ -1,30 +1,25 @@
 """Many runs of one command: all are planned before the first starts, and none stops the others."""
 
 import os
-import shutil
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, replace
+from contextlib import closing, contextmanager, nullcontext, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from uuid import uuid4
 
-from optimizer.errors import ArtifactError, OptimizerError, RecipeError
+from optimizer.errors import ArtifactError, OptimizerError
 from optimizer.launchers import Basic, Launcher
 from optimizer.processes import process
 from optimizer.recipe import Recipe
 from optimizer.rows import store
 from optimizer.rows.front import front
 from optimizer.rows.row import Row
-from optimizer.runs.estimate import artifact_bytes
-from optimizer.runs.plan import Plan, failed_row, named_row
-from optimizer.runs.plan import plan as make_plan
-from optimizer.runs.run import Keep, State, drop_artifact, forget_failure, judge
+from optimizer.runs.outlook import check_keep, check_space, check_writable
+from optimizer.runs.plan import Plan, failed_row, named_row, plan_all
+from optimizer.runs.run import Keep, drop_artifact, forget_failure, judge
 from optimizer.runs.run import run as run_plan
-from optimizer.runs.run import state as state_of
 
-_MEGABYTE = 1e6
 _MUCH_PRUNING = 0.5
 _NO_BARS = "TQDM_DISABLE"
 Say = Callable[[str], None]
@@ -43,13 +38,13 @@ def sweep(
     """Run every recipe once and return the rows in the order given; `say` takes a line for the screen.
 
     Finished runs are judged here, the others are spread by the `launcher` (default: one after the other). With `settle`
-    False nothing is removed yet: the caller has more rows to weigh, and calls `drop`. Raises
-    RecipeError when `out` cannot be written or has not the space, and the first OptimizerError when no recipe can be
-    planned.
+    False nothing is removed yet and results.csv may lack rows: the caller has more rows to weigh, calls `drop`, and
+    assembles. Raises RecipeError when `out` cannot be written or has not the space, and the first OptimizerError when
+    no recipe can be planned.
     """
     launcher = launcher or Basic()
     check_writable(out)
-    with _bars(launcher.workers == 1):
+    with store.assembled(out) if settle else nullcontext(), _bars(launcher.workers == 1):
         return _sweep(recipes, out, force, keep, settle, launcher, say)
 
 
@@ -58,13 +53,14 @@ def _sweep(
 ) -> list[Row]:
     if any(recipe.evaluation.examples != 0 or recipe.evaluation.repetitions for recipe in recipes):
         process.warm_up()  # its imports take seconds, which planning can cover
-    _check_keep(recipes, keep)
+    check_keep(recipes, keep)
     rows: dict[str, Row] = {}
     plans: dict[str, Plan] = {}
     to_do: list[Plan] = []
-    for place, plan in _planned(recipes, out, say):
+    for recipe, plan in zip(recipes, plan_all(recipes, out), strict=True):
+        _warn(recipe, say)
         if isinstance(plan, OptimizerError):
-            row = failed_row(recipes[place], plan)
+            row = failed_row(recipe, plan)
             store.write_row(out, row)
             say(f"{row.run_id}: failed: {row.error}")
         elif plan.run_id in rows:
@@ -80,50 +76,19 @@ def _sweep(
             plans[plan.run_id] = plan
             forget_failure(plan.recipe, out)
         rows[row.run_id] = row
-    store.assemble(out)
+    store.follow(out)
     if settle:
         drop(rows, out, keep)
     check_space(to_do, out, force, keep, launcher.workers)
     with closing(_spread(to_do, out, force, keep, launcher, say)) as finished:
         for row in finished:
             rows[row.run_id] = row
+            store.follow(out)
             if settle:
                 drop(rows, out, keep)
     if settle:
         _make_good(rows, plans, out, keep)
     return list(rows.values())
-
-
-@dataclass(frozen=True)
-class Outlook:
-    """A run that a command would do: its row so far, its state, and the bytes that its artifact may take."""
-
-    row: Row
-    state: str
-    bytes: int
-
-
-def look_ahead(recipes: list[Recipe], out: Path, *, force: bool = False, keep: Keep = "all") -> list[Outlook]:
-    """What `sweep` would do with the same arguments, each run once; writes nothing and raises what it would raise."""
-    _check_keep(recipes, keep)
-    if out.exists() and not out.is_dir():
-        raise RecipeError(f"out: '{out}' is a file; write out=DIR")
-    found: dict[str, Outlook] = {}
-    for place, plan in _planned(recipes, out, lambda _: None):
-        if isinstance(plan, OptimizerError):
-            row = failed_row(recipes[place], plan)
-            outlook = Outlook(row, f"cannot run: {plan}", 0)
-        else:
-            row = named_row(plan)
-            state: State = "to do" if force else state_of(plan, out, keep)
-            outlook = Outlook(row, state, _bytes(plan, state))
-        found.setdefault(row.run_id, outlook)
-    return list(found.values())
-
-
-def _bytes(plan: Plan, state: State) -> int:
-    """What the artifact of a run in this state will take of the disk beyond what is there."""
-    return 0 if state in ("finished", "to measure") else artifact_bytes(plan.checkpoint, plan.recipe)
 
 
 def drop(rows: dict[str, Row], out: Path, keep: Keep) -> None:
@@ -137,62 +102,6 @@ def drop(rows: dict[str, Row], out: Path, keep: Keep) -> None:
     for row in list(rows.values()):
         if row.artifact and row.run_id not in kept:
             rows[row.run_id] = drop_artifact(out, row)
-
-
-def check_space(plans: list[Plan], out: Path, force: bool, keep: Keep, workers: int) -> None:
-    """Refuse what may not fit on the disk: the artifacts that may be there at the same time, at their largest."""
-    states = ("to do" if force else state_of(plan, out, keep) for plan in plans)
-    sizes = sorted((_bytes(plan, state) for plan, state in zip(plans, states, strict=True)), reverse=True)
-    needed = sum(sizes[:workers] if keep == "none" else sizes)
-    free = shutil.disk_usage(out).free
-    if needed > free:
-        raise RecipeError(
-            f"out: '{out}' has {free / _MEGABYTE:.1f} MB free and these runs may need {needed / _MEGABYTE:.1f} MB; "
-            "write out=DIR on another disk, or keep=none"
-        )
-
-
-def check_writable(out: Path) -> None:
-    """Raise RecipeError when nothing can be written into `out`."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        probe = out / f".{uuid4().hex}.partial"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise RecipeError(f"out: '{out}' cannot be written ({error.strerror or error}); write out=DIR") from None
-
-
-def _check_apart(plan: Plan, out: Path) -> None:
-    if out.resolve().is_relative_to(plan.original.directory):
-        raise RecipeError(
-            f"out: '{out}' lies in the model's own folder, which it would change; write out=DIR elsewhere"
-        )
-
-
-def _check_keep(recipes: list[Recipe], keep: Keep) -> None:
-    if keep == "front" and any(recipe.evaluation.examples == 0 for recipe in recipes):
-        raise RecipeError("keep: 'front' needs the agreement, which this evaluation does not measure; write keep=all")
-
-
-def _planned(recipes: list[Recipe], out: Path, say: Say) -> Iterator[tuple[int, Plan | OptimizerError]]:
-    plans = [_plan(recipe) for recipe in recipes]
-    failures = [plan for plan in plans if isinstance(plan, OptimizerError)]
-    if failures and len(failures) == len(plans):
-        raise failures[0]
-    for plan in plans:
-        if isinstance(plan, Plan):
-            _check_apart(plan, out)
-    for place, plan in enumerate(plans):
-        _warn(recipes[place], say)
-        yield place, plan
-
-
-def _plan(recipe: Recipe) -> Plan | OptimizerError:
-    try:
-        return make_plan(recipe)
-    except OptimizerError as error:
-        return error
 
 
 def _spread(
@@ -245,7 +154,7 @@ def _bars(shown: bool) -> Iterator[None]:
 
 def _announce(plans: list[Plan], index: int, say: Say) -> None:
     where = f"[{index + 1}/{len(plans)}] " if len(plans) > 1 else ""
-    say(f"{where}{plans[index].run_id}: {plans[index].recipe.name} on {plans[index].original.name}")
+    say(f"{where}{plans[index].run_id}: {plans[index].recipe.name} on {plans[index].source.original.name}")
 
 
 def _verdict(row: Row) -> str:

@@ -21,6 +21,7 @@ from optimizer.recipe import parse
 from optimizer.rows.row import Row
 from optimizer.rows.store import LOG_FILE
 from optimizer.runs import run, sweep
+from optimizer.runs.outlook import look_ahead
 from optimizer.runs.plan import plan
 from optimizer.stages import STAGES
 
@@ -228,7 +229,7 @@ def rows_there(folder: Path) -> list[Path]:
 @pytest.mark.parametrize("recipe", ["baseline", "fp16", "pruned", "int8", "nf4", "balanced", "compact", "packed_fp16"])
 def test_an_estimate_is_no_smaller_than_the_artifact_and_not_much_larger(tmp_path, recipe: str) -> None:
     composed = parse(optimizer.compose(f"recipe={recipe}", QUIET))
-    (outlook,) = sweep.look_ahead([composed], tmp_path)
+    (outlook,) = look_ahead([composed], tmp_path)
     (row,) = sweep.sweep([composed], tmp_path)
     made = sum(path.stat().st_size for path in artifact(tmp_path, row).rglob("*"))
     assert made <= outlook.bytes <= 1.6 * made
@@ -236,7 +237,7 @@ def test_an_estimate_is_no_smaller_than_the_artifact_and_not_much_larger(tmp_pat
 
 def test_an_estimate_counts_the_plain_state_dict(tmp_path) -> None:
     values = {"stages": {"cast": {}}, "evaluation": NOTHING}
-    plain, with_pt = sweep.look_ahead([parse(values), parse(values | {"also_pt": True})], tmp_path)
+    plain, with_pt = look_ahead([parse(values), parse(values | {"also_pt": True})], tmp_path)
     assert with_pt.bytes - plain.bytes == pytest.approx(3.03e6 * 1.1, rel=0.02)
 
 

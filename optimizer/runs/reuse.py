@@ -1,0 +1,54 @@
+"""Artifacts that other runs have made already, found by a digest of all that decides their bytes.
+
+`out`/artifacts/<digest>/<run id> are empty files, which nobody needs to lock: what one says is checked against the
+artifact itself, and an artifact without one is merely made again.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from optimizer.artifact.manifest import read_manifest, versions
+from optimizer.errors import ArtifactError
+from optimizer.model.checkpoint import Checkpoint
+from optimizer.recipe import Recipe
+from optimizer.yaml import dump
+
+_INDEX = "artifacts"
+
+
+def same_artifact(checkpoint: Checkpoint, recipe: Recipe, original: str, directory: Path) -> Path | None:
+    """An artifact, in a run's `directory` or in a run's folder beside it, with the bytes that this recipe would write.
+
+    What decides them is in every artifact: the recipe, the original's name and fingerprint, the versions.
+    """
+    wanted = (original, checkpoint.fingerprint, versions())
+    for name in (directory.name, *_noted(_entries(checkpoint, recipe, original, directory))):
+        artifact = directory.parent / name / "artifact"
+        with suppress(ArtifactError, OSError, ValueError):
+            found = read_manifest(artifact)
+            made_by = (artifact / "recipe.yaml").read_text(encoding="utf-8")
+            made_from = (found.original, found.original_fingerprint, found.versions)
+            if made_from == wanted and made_by == dump(recipe.made_by()):
+                return artifact
+    return None
+
+
+def note(checkpoint: Checkpoint, recipe: Recipe, original: str, directory: Path) -> None:
+    """Let other runs find the artifact that has been made in a run's `directory`."""
+    entries = _entries(checkpoint, recipe, original, directory)
+    with suppress(OSError):
+        entries.mkdir(parents=True, exist_ok=True)
+        (entries / directory.name).touch()
+
+
+def _noted(entries: Path) -> Iterator[str]:
+    with suppress(OSError):
+        yield from sorted(entry.name for entry in entries.iterdir())
+
+
+def _entries(checkpoint: Checkpoint, recipe: Recipe, original: str, directory: Path) -> Path:
+    decisive = [original, checkpoint.fingerprint, versions(), recipe.made_by()]
+    return directory.parents[1] / _INDEX / hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:32]
