@@ -24,8 +24,7 @@ def evaluate(job: Job) -> Figures:
     started = time.perf_counter()
     figures: Figures = dict.fromkeys(FIGURES)
     if job.settings.examples != 0 or job.settings.repetitions:
-        measured = process.call(_compare_and_time, job)
-        figures |= {name: value for name, value in measured.items() if name in figures}
+        figures |= process.call(_compare_and_time, job)
     if job.settings.repetitions:
         figures["peak_memory_mb"] = process.call(memory.peak_mb, job)
     figures["evaluate_seconds"] = time.perf_counter() - started

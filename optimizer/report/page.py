@@ -35,12 +35,16 @@ def write_report(rows: Sequence[Row], out: Path) -> Path:
     from optimizer.report import plots  # matplotlib takes its time
 
     found = runs(rows, out)
-    drawn = {"size_agreement": plots.size_agreement(found), "size_latency": plots.size_latency(found)}
+    asked = {"size_agreement": plots.size_agreement(found), "size_latency": plots.size_latency(found)}
+    drawn = {name: plot for name, plot in asked.items() if plot}
     said = _remarks(found)
     for name, plot in drawn.items():
         _replace(out / "report" / f"{name}.png", plot.png)
     _replace(out / MARKDOWN, markdown(found, _headline(found), said).encode())
     _replace(out / PAGE, _page(found, drawn, said).encode())
+    for name in asked.keys() - drawn.keys():
+        with suppress(OSError):  # an earlier report's
+            (out / "report" / f"{name}.png").unlink(missing_ok=True)
     return out / PAGE
 
 

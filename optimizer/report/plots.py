@@ -78,13 +78,15 @@ class _Point:
         return self.runs[0].label + (f" +{others}" if others else "")
 
 
-def size_agreement(runs: Sequence[Run]) -> Plot:
-    """How close each run is to its original at which size, with 95 % intervals and the front."""
+def size_agreement(runs: Sequence[Run]) -> Plot | None:
+    """How close each run is to its original at which size, with 95 % intervals and the front; None without a figure."""
     points = _points(runs, lambda run: run.closeness, ("agreement_low", "agreement_high"))
+    if not points:
+        return None
     models = _models(points)
     kinds = {run.row.agreement is None for run in _runs(points)}
-    what = " or ".join("cosine similarity" if kind else "agreement" for kind in sorted(kinds)) or "agreement"
-    with _axes(f"{what} with the original", points) as (figure, axes):
+    what = " or ".join("cosine similarity" if kind else "agreement" for kind in sorted(kinds))
+    with _axes(f"{what} with the original") as (figure, axes):
         _limit(axes, points, least=0.02, ceiling=1)
         _draw_intervals(axes, points, models)
         _draw_front(axes, [run for run in _runs(points) if run.on_front], models)
@@ -96,12 +98,14 @@ def size_agreement(runs: Sequence[Run]) -> Plot:
         return _plot(figure, "size_agreement", points, captions.agreement(runs, _runs(points), what))
 
 
-def size_latency(runs: Sequence[Run]) -> Plot:
-    """How long a batch takes each run at which size, with a line for each original."""
+def size_latency(runs: Sequence[Run]) -> Plot | None:
+    """How long a batch takes each run at which size, with a line for each original; None without a figure."""
     points = _points(runs, lambda run: run.figure("latency_ms_p50"), None)
+    if not points:
+        return None
     models = _models(points)
     originals = {model: _original_latency(points, model) for model in models}
-    with _axes("milliseconds for a batch, median", points) as (figure, axes):
+    with _axes("milliseconds for a batch, median") as (figure, axes):
         known = [latency for latency in originals.values() if latency is not None]
         _limit(axes, points, least=0.1, further=known)
         for model, latency in originals.items():
@@ -146,7 +150,7 @@ def _marker(models: list[str], model: str) -> str:
 
 
 @contextmanager
-def _axes(height: str, points: Sequence[_Point]) -> Iterator[tuple[Figure, Axes]]:
+def _axes(height: str) -> Iterator[tuple[Figure, Axes]]:
     # The salt makes the SVG's ids the same every time, and others than those of another plot on the page.
     settings: dict[Any, str] = {"svg.hashsalt": height, "svg.fonttype": "none", "font.family": "DejaVu Sans"}
     with matplotlib.rc_context(settings), warnings.catch_warnings():
@@ -160,9 +164,6 @@ def _axes(height: str, points: Sequence[_Point]) -> Iterator[tuple[Figure, Axes]
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
         axes.spines[["bottom", "left"]].set_color(_MUTED)
-        if not points:
-            axes.set(xticks=[], yticks=[])
-            axes.text(0.5, 0.5, "no run has these figures", color=_MUTED, ha="center", transform=axes.transAxes)
         yield figure, axes
 
 
@@ -173,8 +174,6 @@ def _limit(
 
     `further` heights are within them too; above `ceiling`, where no point can be, there is hardly any room.
     """
-    if not points:
-        return
     widths = [point.x for point in points]
     heights = [*further, *(end for point in points for end in (point.low, point.high, point.y))]
     room = max((max(widths) - min(widths)) * 0.12, 0.05)

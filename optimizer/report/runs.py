@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from optimizer.rows.front import front, quality
-from optimizer.rows.row import Row, rank
+from optimizer.rows.row import Row, is_slower, rank
 from optimizer.rows.store import run_directory
 from optimizer.yaml import load
 
@@ -67,9 +67,8 @@ class Run:
 
     @property
     def is_slower(self) -> bool:
-        """Whether it was measured to be slower than its original."""
-        speedup = self.figure("speedup")
-        return speedup is not None and speedup < 1
+        """Whether it was measured to be slower than its original, beyond the noise."""
+        return is_slower(self.row)
 
     def figure(self, column: str) -> float | None:
         """A figure of the row; None if it was not measured or is no finite number."""

@@ -7,10 +7,11 @@ from rich.console import Console
 from rich.table import Table
 
 from optimizer.report.figures import figure, interval
-from optimizer.rows.row import Row, rank
+from optimizer.rows.row import Row, is_slower, rank
 from optimizer.rows.store import CSV_FILE
 
 _WIDE_INTERVAL = 0.02
+_PLAINLY_MORE = 1.1  # times: below it one digit would say 1.0
 NARROWEST = 140  # columns, else figures would be cut
 
 
@@ -61,8 +62,8 @@ def _text(value: object) -> str:
 def _remarks(rows: list[Row]) -> list[str]:
     remarks = []
     for row in rows:
-        if row.speedup is not None and 0 < row.speedup < 1:
-            remarks.append(f"{row.run_id} is slower than its original: {1 / row.speedup:.1f} times the latency.")
+        if row.speedup and is_slower(row):
+            remarks.append(f"{row.run_id} is slower than its original: {_times(1 / row.speedup)} the latency.")
         if row.agreement_low is None or row.agreement_high is None:
             continue
         if (width := row.agreement_high - row.agreement_low) > _WIDE_INTERVAL:
@@ -71,6 +72,10 @@ def _remarks(rows: list[Row]) -> list[str]:
                 f"{width:.3f} wide."
             )
     return remarks + remarks_on_data(rows)
+
+
+def _times(factor: float) -> str:
+    return f"{factor:.1f} times" if factor >= _PLAINLY_MORE else f"{factor:.2f} times"
 
 
 def remarks_on_data(rows: list[Row]) -> list[str]:

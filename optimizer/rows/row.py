@@ -13,6 +13,8 @@ Status = Literal["ok", "rejected", "failed"]
 STATUSES: tuple[Status, ...] = get_args(Status)
 """Best first."""
 
+_NOISE = 0.05  # of medians over ten repetitions, on a machine with nothing else to do
+
 Text = str | None
 Count = int | None
 Number = float | int | None
@@ -73,6 +75,8 @@ class Row:
     created_at: Text = _column("run")
     original_fingerprint: Text = _column("run")
     data_fingerprint: Text = _column("run")
+    speedup_low: Number = _column("latency")
+    speedup_high: Number = _column("latency")
     further: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @classmethod
@@ -102,6 +106,16 @@ COLUMNS = tuple(column.name for column in _FIELDS)
 def columns(*groups: Group) -> tuple[str, ...]:
     """The columns of these groups, in the order of results.csv."""
     return tuple(column.name for column in _FIELDS if column.metadata["group"] in groups)
+
+
+def is_slower(row: Row) -> bool:
+    """Whether a row is slower than its original beyond the noise of measuring: its speedup's interval is below 1.
+
+    Of a row without an interval, as earlier releases left, whether it is slower by more than 5 %.
+    """
+    if row.speedup_high is not None:
+        return row.speedup_high < 1
+    return row.speedup is not None and row.speedup < 1 - _NOISE
 
 
 def rank(row: Row) -> tuple[int, float, str]:

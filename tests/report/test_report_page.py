@@ -16,6 +16,7 @@ from report_rows import failed, measured, sized
 
 from optimizer.errors import ArtifactError
 from optimizer.report.page import write_report
+from optimizer.report.table import show
 from optimizer.rows.row import Row
 
 FILES = ["report.html", "report.md", "report/size_agreement.png", "report/size_latency.png"]
@@ -219,8 +220,36 @@ def test_there_is_always_a_page(rows: list[Row], tmp_path: Path) -> None:
     write_report(rows, tmp_path)
     text = (tmp_path / "report.html").read_text()
     assert "different environments" not in text
-    assert ("no run has these figures" in text) == (not any(row.status == "ok" for row in rows))
-    assert all((tmp_path / file).stat().st_size for file in FILES)
+    drawn = any(row.status == "ok" for row in rows)
+    assert ("<svg" in text) == drawn
+    assert all((tmp_path / file).exists() for file in (FILES if drawn else FILES[:2]))
+
+
+def test_a_plot_without_a_point_is_left_out(tmp_path: Path) -> None:
+    page([measured("a-1")], tmp_path)
+    found = page([measured("a-1", latency_ms_p50=None, original_latency_ms_p50=None, speedup=None)], tmp_path)
+    assert list(found.points) == ["size_agreement"]
+    assert not (tmp_path / "report" / "size_latency.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("figures", "slower"),
+    [
+        ({"speedup": 0.98, "speedup_low": 0.9, "speedup_high": 1.1}, False),
+        ({"speedup": 0.98, "speedup_low": 0.96, "speedup_high": 0.99}, True),
+        ({"speedup": 0.96}, False),
+        ({"speedup": 0.94}, True),
+    ],
+)
+def test_slower_is_said_beyond_the_noise_alone(
+    figures: dict[str, float], slower: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = measured("a-1", **figures)
+    write_report([row], tmp_path)
+    show([row])
+    assert ("1 of 1 timed runs are slower" in (tmp_path / "report.md").read_text()) is slower
+    said = f"a-1 is slower than its original: {1 / row.speedup:.2f} times"
+    assert (said in capsys.readouterr().out) is slower
 
 
 # files
