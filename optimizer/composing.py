@@ -58,7 +58,7 @@ def _as_hydra_takes_them(arguments: Iterable[str]) -> Iterator[None]:
         finally:
             sys.argv = argv
             for name, value in variables.items():
-                os.environ.pop(name)
+                os.environ.pop(name, None)
                 if value is not None:
                     os.environ[name] = value
 

@@ -53,6 +53,12 @@ def test_what_only_looks_like_a_knob_uses_none(team: Callable[..., dict[str, Any
         team('name: "\\\\${pruning_amount}"\nstages: {cast: {}}\n', "pruning_amount=0.4")
 
 
+def test_a_broken_reference_is_one_line(team: Callable[..., dict[str, Any]]) -> None:
+    with pytest.raises(RecipeError) as refused:
+        team("stages: {prune: {amount: '${pruning_amount'}}\n")
+    assert "\n" not in str(refused.value)
+
+
 def test_a_recipe_may_have_variables_of_its_own_but_none_that_nothing_uses(team: Callable[..., dict[str, Any]]) -> None:
     text = "amounts: {small: 0.2, large: 0.5}\nsize: small\nstages: {prune: {amount: '${amounts.${size}}'}}\n"
     assert team(text)["stages"]["prune"]["amount"] == 0.2
