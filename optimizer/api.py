@@ -1,7 +1,6 @@
 """The command line's jobs as functions, for notebooks and other programs: rows as pandas frames."""
 
 import os
-import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -33,11 +32,7 @@ def compose(*overrides: str) -> dict[str, Any]:
 
     for override in overrides:
         _check_override(override)
-    before = sys.argv
-    try:
-        configs = compose(list(overrides))
-    finally:
-        sys.argv = before
+    configs = compose(list(overrides))
     if len(configs) != 1:
         raise RecipeError(f"compose: {len(configs)} recipes; write a compose for each, and give them all to sweep")
     (config,) = configs

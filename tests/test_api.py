@@ -71,7 +71,6 @@ def test_what_compose_would_lose_is_an_error(overrides, said) -> None:
 
 
 def test_a_launcher_is_a_name_or_a_mapping(recipe, tmp_path) -> None:
-    pytest.importorskip("joblib")
     assert optimizer.sweep([recipe], out=tmp_path / "out", launcher="joblib")["status"].tolist() == ["ok"]
     with pytest.raises(RecipeError, match="launcher: 2 is no mapping"):
         optimizer.sweep([recipe], out=tmp_path / "other", launcher=2)
