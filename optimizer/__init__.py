@@ -8,12 +8,12 @@ import wrapt
 
 if TYPE_CHECKING:
     from optimizer.api import compare, compose, run, sweep
-    from optimizer.model.loading import load
+    from optimizer.formats import load
 
 __version__ = "0.1.0"
 __all__ = ["compare", "compose", "load", "run", "sweep"]
 
-_LAZY = {"load": "optimizer.model.loading"} | dict.fromkeys(("compare", "compose", "run", "sweep"), "optimizer.api")
+_LAZY = {"load": "optimizer.formats"} | dict.fromkeys(("compare", "compose", "run", "sweep"), "optimizer.api")
 
 
 def __getattr__(name: str) -> Any:

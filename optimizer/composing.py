@@ -15,7 +15,6 @@ from optimizer.errors import RecipeError
 _PACKAGED = Path(__file__).parent / "conf"
 CONF = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parent.parent / "conf"
 COMMAND_KEYS = ("out", "force", "keep", "plan", "debug")
-_KNOBS = ("pruning_amount", "threshold")
 LAUNCHER = re.compile(r"[+~]*hydra[./]launcher(?=[=.@]|$)")
 _IN_A_RECIPE = "hydra/launcher: a recipe cannot choose the launcher; write hydra/launcher=NAME on the command line"
 _KEY = re.compile(r"[+~]*([A-Za-z_][\w/.@-]*)", re.ASCII)
@@ -84,6 +83,7 @@ def _plain(config: Any, hydra: Any) -> dict[str, Any]:
 
     from optimizer.recipe import KEYS, SEARCH
     from optimizer.settings import nearest
+    from optimizer.stages import KNOBS
 
     raw = OmegaConf.to_container(config, resolve=False)
     assert isinstance(raw, dict)
@@ -98,8 +98,8 @@ def _plain(config: Any, hydra: Any) -> dict[str, Any]:
     for key in map(str, raw):
         if key in keys or key in COMMAND_KEYS or key in referred:
             continue
-        if key not in _KNOBS:
-            raise RecipeError(f"recipe: unknown key '{key}'; {nearest(key, (*keys, *COMMAND_KEYS, *_KNOBS))}")
+        if key not in KNOBS:
+            raise RecipeError(f"recipe: unknown key '{key}'; {nearest(key, (*keys, *COMMAND_KEYS, *KNOBS))}")
         if key in given and str(hydra.mode) == "RunMode.RUN":
             raise RecipeError(f"{key}: the recipe '{hydra.runtime.choices.recipe}' does not use it; leave it out")
     try:

@@ -1,28 +1,64 @@
 """A recipe: what to do with one model, as plain frozen values, checked before anything is read."""
 
+import importlib.util
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pydantic import Field, field_validator
 
 from optimizer.errors import RecipeError
 from optimizer.evaluation.job import Environment, EvaluationSettings
 from optimizer.evaluation.texts import DataSettings
+from optimizer.formats import FORMATS
+from optimizer.model.checkpoint import Checkpoint
 from optimizer.model.locate import ModelSettings
+from optimizer.model.outline import Outline
 from optimizer.rows.gates import GATES, Gates
 from optimizer.settings import Settings, build, nearest
-from optimizer.stages import STAGES
+from optimizer.stages import STAGES, staging
 from optimizer.stages.stage import Routing, Step
+from optimizer.stages.staging import Staged
 
-Format = Literal["dense", "packed"]
 _NAME = re.compile(r"\w[\w.-]*")  # it begins a run's id, which names a directory
 
 
 class Output(Settings):
-    """How the artifact is stored."""
+    """How the artifact is stored; `engine` holds the format's own settings, where it has any."""
 
-    format: Format = "dense"
+    format: str = Field(default="dense", json_schema_extra={"enum": list(FORMATS)})
     also_pt: bool = False
+    engine: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("format")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in FORMATS:
+            raise ValueError(f"unknown format; {nearest(name, FORMATS)}")
+        return name
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> "Output":
+        """Those of a recipe's keys that are about it; a null means the default."""
+        return build(cls, _given(record, cls), "")
+
+    @property
+    def engine_settings(self) -> Settings | None:
+        """`engine` as the format's own settings; None for a format without.
+
+        Raises RecipeError for those that it does not have.
+        """
+        kind = FORMATS[self.format].settings
+        if kind is None and self.engine:
+            raise RecipeError(f"engine: the format {self.format} has no settings of its own; remove it")
+        return None if kind is None else build(kind, self.engine, "engine")
+
+    def values(self) -> dict[str, Any]:
+        """The keys of a recipe file; settings of the format only where they are not its defaults."""
+        settings = self.engine_settings
+        engine = {} if settings is None else settings.model_dump(exclude_defaults=True)
+        return {"format": self.format, "also_pt": self.also_pt, **({"engine": engine} if engine else {})}
 
 
 @dataclass(frozen=True)
@@ -43,8 +79,21 @@ class Recipe:
         return {
             "name": self.name,
             "stages": {step.label: _step_values(step) for step in self.steps},
-            **self.output.model_dump(),
+            **self.output.values(),
         }
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """The packages that its stages and its format need."""
+        return *(name for step in self.steps for name in step.stage.packages), *FORMATS[self.output.format].packages
+
+    def laid(self, original: Outline) -> list[staging.Laid]:
+        """The steps laid over an original's outline, which raises what `staging.lay` does."""
+        return staging.lay(replace(original, casts=FORMATS[self.output.format].casts), self.steps)
+
+    def staged(self, original: Checkpoint, name: str, log: Callable[[str], None]) -> Staged:
+        """The original, which goes by `name`, with the stages made ready; errors and `log` as of `staging.prepare`."""
+        return staging.prepare(original, name, self.steps, self.made_by(), FORMATS[self.output.format].casts, log)
 
     def values(self) -> dict[str, Any]:
         """Every setting, as the keys of a recipe file that gives this recipe again."""
@@ -63,6 +112,7 @@ KEYS = (
     "stages",
     "format",
     "also_pt",
+    "engine",
     "gates",
     "model",
     "data",
@@ -88,14 +138,16 @@ def parse(values: Mapping[str, Any]) -> Recipe:
     recipe = Recipe(
         name=name,
         steps=_steps(values.get("stages")),
-        output=build(Output, _given(values, Output), ""),
+        output=Output.of(values),
         gates=build(Gates, values.get("gates"), "gates"),
         model=build(ModelSettings, values.get("model"), "model"),
         data=build(DataSettings, values.get("data"), "data"),
         evaluation=build(EvaluationSettings, values.get("evaluation"), "evaluation"),
         environment=build(Environment, _given(values, Environment), ""),
     )
-    _check_order(recipe)
+    _ = recipe.output.engine_settings
+    _check_packages(recipe)
+    staging.check(recipe.steps, FORMATS[recipe.output.format].casts)
     _check_gates(recipe)
     return recipe
 
@@ -137,19 +189,13 @@ def _step_values(step: Step) -> dict[str, Any]:
     return {"stage": step.stage.kind, **step.stage.model_dump(), **routing}
 
 
-def _check_order(recipe: Recipe) -> None:
-    for index, step in enumerate(recipe.steps):
-        for earlier in recipe.steps[:index]:
-            same_roles = set(step.roles) & set(earlier.roles)
-            if earlier.stage.makes_codes and step.stage.needs_floats and same_roles:
-                raise RecipeError(
-                    f"stages.{step.label}: {step.stage.kind} cannot follow {earlier.stage.kind}, which leaves integer "
-                    f"codes; write {step.label} before {earlier.label}"
-                )
-        others = [other.stage for other in recipe.steps if other is not step]
-        reason = step.stage.conflict(others, recipe.output.format)
-        if reason:
-            raise RecipeError(f"stages.{step.label}: {reason}")
+def _check_packages(recipe: Recipe) -> None:
+    needed = {f"stages.{step.label}": step.stage.packages for step in recipe.steps}
+    needed["format"] = FORMATS[recipe.output.format].packages
+    for where, packages in needed.items():
+        for package in packages:
+            if importlib.util.find_spec(package) is None:
+                raise RecipeError(f"{where}: needs the package {package}; run: pip install {package}")
 
 
 def _check_gates(recipe: Recipe) -> None:

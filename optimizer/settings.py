@@ -49,7 +49,8 @@ def _line(kind: type[Settings], error: ValidationError, where: str) -> str:
         text = f"{path}: is required; write {path}=VALUE"
     else:
         message = first["msg"].removeprefix("Value error, ")
-        text = f"{path}: {first['input']!r}: {message[0].lower()}{message[1:]}"
+        found = f"{first['input']!r}: " if key else ""  # without a key it is about several of them
+        text = f"{path}: {found}{message[0].lower()}{message[1:]}"
     return f"{text} (and {len(others)} more)" if others else text
 
 

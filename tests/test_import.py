@@ -15,7 +15,6 @@ from optimizer.composing import CONF, compose
 from optimizer.model.checkpoint import open_checkpoint
 from optimizer.model.loading import load
 from optimizer.recipe import Recipe, parse
-from optimizer.stages.staging import prepare
 
 SECONDS = 1.0
 RECIPES = sorted(path.stem for path in (CONF / "recipe").glob("*.yaml"))
@@ -75,8 +74,8 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     packed = [recipe for recipe in recipes if recipe.output.format == "packed"]
     packed.sort(key=lambda recipe: any(step.stage.kind == "bitsandbytes" for step in recipe.steps))
     for recipe in packed:
-        staged = prepare(open_checkpoint(original), recipe.steps, recipe.output.format, lambda line: None)
-        write(staged, recipe, original.name, directory / recipe.name)
+        staged = recipe.staged(open_checkpoint(original), original.name, lambda line: None)
+        write(staged, directory / recipe.name)
     assert {"packed_fp16", "compact", "balanced", "aggressive"} <= {recipe.name for recipe in packed}
     return {recipe.name: directory / recipe.name for recipe in packed}
 

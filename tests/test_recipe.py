@@ -45,7 +45,7 @@ REFUSED: list[tuple[dict[Any, Any], str]] = [
     ({"model": {"path": None}}, "model.path: None: "),
     ({"model": {"path": ""}}, "model.path: '': "),
     ({"also_pt": "yes"}, "also_pt: 'yes': input should be a valid boolean"),
-    ({"format": "dens"}, "format: 'dens': input should be 'dense'"),
+    ({"format": "dens"}, "format: 'dens': unknown format; did you mean 'dense'?"),
     ({"threads": 2.0}, "threads: 2.0: input should be a valid integer"),
     ({"data": {"text": 5}}, "data.text: 5: "),
     ({"data": {"text": ["one"]}}, "data.text: ['one']: write one column, or two columns for pairs of texts"),

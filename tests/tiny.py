@@ -23,8 +23,10 @@ from transformers import (
 from optimizer.artifact.manifest import Manifest
 from optimizer.artifact.write import write
 from optimizer.model.checkpoint import open_checkpoint
+from optimizer.model.outline import Entry, Outline
+from optimizer.model.weight import Parts, Place
 from optimizer.recipe import parse
-from optimizer.stages.staging import Staged, prepare
+from optimizer.stages.staging import Staged
 
 VOCABULARY = 96
 _SPREAD = 0.3  # wide enough for quantization to show in the logits
@@ -118,6 +120,17 @@ def save_legacy(model: PreTrainedModel, directory: Path, shards: int = 1, *, zip
     return directory
 
 
+def outline(*tensors: torch.Tensor, input_axis: int = -1, **changes: Any) -> Outline:
+    """The outline of a model of linear weights, "0", "1" and so on."""
+    entries = {
+        str(number): Entry(
+            str(number), tuple(tensor.shape), tensor.dtype, "file", Place(str(number), "", "linear", input_axis)
+        )
+        for number, tensor in enumerate(tensors)
+    }
+    return Outline(**{"config": {}, "task": "encoder", "entries": entries, "linear": {}} | changes)
+
+
 def change_config(directory: Path, **changes: Any) -> None:
     """Set keys of a directory's config.json."""
     path = directory / "config.json"
@@ -126,20 +139,19 @@ def change_config(directory: Path, **changes: Any) -> None:
 
 def staged(original: Path, stages: Mapping[str, Any], log: Callable[[str], None] = lambda line: None) -> Staged:
     """The checkpoint in `original` with the stages of a recipe made ready."""
-    return prepare(open_checkpoint(original), parse({"stages": stages}).steps, "dense", log)
+    return parse({"stages": stages}).staged(open_checkpoint(original), original.name, log)
 
 
 def optimize(original: Path, place: Path, stages: Mapping[str, Any], **keys: Any) -> Manifest:
     """Apply a recipe with these stages and other keys; the artifact is at `place`."""
     recipe = parse({"name": "tiny", "stages": stages, **keys})
-    return write(
-        prepare(open_checkpoint(original), recipe.steps, recipe.output.format, lambda line: None),
-        recipe,
-        original.name,
-        place,
-    )
+    return write(recipe.staged(open_checkpoint(original), original.name, lambda line: None), place)
 
 
 def values(at: Staged) -> dict[str, torch.Tensor]:
-    """Every tensor as it is to be stored."""
-    return {weight.name: weight.tensor for shard in at.checkpoint.shards for weight in at.stream(shard)}
+    """Every tensor as a dense artifact stores it."""
+    found: dict[str, torch.Tensor] = {}
+    for shard in at.original.shards:
+        for weight in at.stream(shard):
+            found |= weight.stored.tensors if isinstance(weight.stored, Parts) else {weight.name: weight.tensor}
+    return found

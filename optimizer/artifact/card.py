@@ -6,17 +6,11 @@ from typing import Any
 
 from optimizer.artifact.manifest import CARD, Manifest
 from optimizer.errors import ArtifactError
+from optimizer.files import replacing
+from optimizer.formats import FORMATS
 from optimizer.rows.row import Row, columns
 from optimizer.yaml import dump
 
-_LOADING = {
-    "dense": "The format is `dense`: plain `from_pretrained` loads it as well, without this package.",
-    "packed": (
-        "The format is `packed`: `from_pretrained` loads it as well, after `import optimizer`, and fails without it.\n"
-        "Never give it `ignore_mismatched_sizes=True`, which without that import would load random weights.\n"
-        "`python -m optimizer.unpack THIS_DIRECTORY OUT` writes one that needs no package."
-    ),
-}
 _FIGURES = (*columns("original", "size", "quality", "data", "latency", "memory"), "device", "threads")
 
 
@@ -25,14 +19,11 @@ def write_card(directory: Path, manifest: Manifest, recipe: Mapping[str, Any], f
 
     Raises ArtifactError when it cannot be written.
     """
-    partial = directory / f"{CARD}.partial"
     try:
-        partial.write_text(_text(manifest, recipe, figures), encoding="utf-8")
-        partial.replace(directory / CARD)
+        with replacing(directory / CARD) as partial:
+            partial.write_text(_text(manifest, recipe, figures), encoding="utf-8")
     except OSError as error:
         raise ArtifactError(f"{directory / CARD}: cannot be written ({error.strerror or error})") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _text(manifest: Manifest, recipe: Mapping[str, Any], figures: Row | None) -> str:
@@ -50,7 +41,7 @@ import optimizer
 model = optimizer.load("THIS DIRECTORY")
 ```
 
-{_LOADING[manifest.format]}
+{FORMATS[manifest.format].how_to_load}
 
 ## Recipe
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import platform
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -34,10 +35,10 @@ class Manifest:
     files: dict[str, dict[str, Any]]
 
 
-def versions() -> dict[str, str]:
-    """The versions of everything that decides an artifact's bytes."""
+def versions(packages: Iterable[str] = ()) -> dict[str, str]:
+    """The versions of everything that decides an artifact's bytes: `packages` are those of its stages and format."""
     found = {"python": platform.python_version()}
-    for package in _PACKAGES:
+    for package in {*_PACKAGES, *packages}:
         try:
             found[package] = _version(package)
         except PackageNotFoundError:

@@ -10,7 +10,6 @@ from optimizer.errors import ArtifactError
 from optimizer.model.checkpoint import open_checkpoint
 from optimizer.model.locate import locate
 from optimizer.recipe import Recipe
-from optimizer.stages import staging
 
 
 def optimize_to(recipe: Recipe, output: Path | None, say: Callable[[str], None]) -> Path:
@@ -26,8 +25,8 @@ def optimize_to(recipe: Recipe, output: Path | None, say: Callable[[str], None])
     keep = kept_name(place) if place == original.directory else None
     if keep is None:
         _check_free(place)
-    checkpoint = open_checkpoint(original.directory)
-    write(staging.prepare(checkpoint, recipe.steps, recipe.output.format, say), recipe, original.name, place, keep)
+    staged = recipe.staged(open_checkpoint(original.directory), original.name, say)
+    write(staged, place, keep, recipe.environment.threads)
     if keep:
         say(f"the original is kept as {keep}")
     return place

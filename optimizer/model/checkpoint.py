@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -11,10 +10,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
-from optimizer.errors import ModelError
-from optimizer.model.roles import places
+from optimizer.errors import ModelError, first_line
+from optimizer.model import internals
+from optimizer.model.outline import Entry, Outline
+from optimizer.model.roles import linear_modules, places
+from optimizer.model.safetensors_file import DTYPES
 from optimizer.model.task import Task, auto_class, task_of
 from optimizer.model.weight import Place, Weight
 
@@ -26,29 +28,58 @@ LEGACY_INDEX = "pytorch_model.bin.index.json"
 
 @dataclass(frozen=True)
 class Shard:
-    """One weight file: the name it has, the name it gets in an artifact, and its tensors' names and shapes."""
+    """One weight file: the name it has, the name it gets in an artifact, and its tensors' shapes and dtypes by name."""
 
     path: Path
     output_name: str
     shapes: Mapping[str, tuple[int, ...]]
+    dtypes: Mapping[str, torch.dtype]
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model directory whose headers have been read: nothing of its tensors is in memory.
+    """A model directory whose headers have been read: nothing of its tensors is in memory, and it is small to pickle.
 
-    `places` says for each tensor that the model knows where it stands; `unknown` names the others; `tied` the
-    aliases left out because the same values are stored under another name.
+    `outline` is what the headers show, without `tied`: the aliases left out because the same values are stored under
+    another name. `missing` are the model's parameters that no file holds: transformers draws them at random whenever
+    it loads the model; `ties` the parameters that are others under a second name, each with that one's name.
     """
 
     directory: Path
-    config: Mapping[str, Any]
-    task: Task
-    model: PreTrainedModel
+    outline: Outline
     shards: tuple[Shard, ...]
-    places: Mapping[str, Place]
-    unknown: tuple[str, ...]
     tied: tuple[str, ...]
+    missing: tuple[str, ...]
+    ties: Mapping[str, str]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A model does not travel: it is large, and torch refuses to pickle some (Wav2Vec2's parametrized layers).
+        return {key: value for key, value in self.__dict__.items() if key != "model"}
+
+    @cached_property
+    def model(self) -> PreTrainedModel:
+        """The model without values, on the meta device; built when first asked for in a process."""
+        return internals.on_meta(self.directory, auto_class(self.task))
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The values of config.json."""
+        return self.outline.config
+
+    @property
+    def task(self) -> Task:
+        """What the model is for."""
+        return self.outline.task
+
+    @cached_property
+    def places(self) -> Mapping[str, Place]:
+        """For each tensor that the model knows, where it stands."""
+        return self.outline.places
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """The tensors that the model does not know."""
+        return tuple(name for name, entry in self.outline.entries.items() if entry.place is None)
 
     @property
     def index(self) -> bool:
@@ -58,9 +89,7 @@ class Checkpoint:
     @property
     def parameters(self) -> int:
         """How many values the model's own tensors hold, tied ones once."""
-        return sum(
-            math.prod(shape) for shard in self.shards for name, shape in shard.shapes.items() if name in self.places
-        )
+        return self.outline.parameters
 
     @cached_property
     def fingerprint(self) -> str:
@@ -71,15 +100,6 @@ class Checkpoint:
     def stamps(self) -> tuple[tuple[str, int, int], ...]:
         """`stamps` of its directory when they were first asked for."""
         return stamps(self.directory)
-
-    @property
-    def missing(self) -> tuple[str, ...]:
-        """The model's parameters that no file holds: transformers draws them at random whenever it loads the model."""
-        stored = {place.parameter for place in self.places.values()}
-        tied = self.model.all_tied_weights_keys
-        return tuple(
-            name for name, _ in self.model.named_parameters() if name not in stored and tied.get(name) not in stored
-        )
 
     def weights(self) -> Iterator[Weight]:
         """A fresh pass over all weights, one tensor in memory at a time, in the order of the files."""
@@ -107,21 +127,30 @@ def open_checkpoint(directory: Path) -> Checkpoint:
         raise ModelError(f"{directory}: is already quantized ({method}); give the original it was made from")
     shards = open_shards(directory)
     task = task_of(config)
-    model = _on_meta(directory, task)
-    names = [name for shard in shards for name in shard.shapes]
-    known = places(model, names)
-    tied = _aliases(shards, known, model)
-    unknown = tuple(name for name in names if name not in known)
-    return Checkpoint(
+    model = internals.on_meta(directory, auto_class(task))
+    known = places(model, [name for shard in shards for name in shard.shapes])
+    ties = internals.ties(model)
+    tied = _aliases(shards, known, ties)
+    entries = {
+        name: Entry(name, shape, shard.dtypes[name], shard.output_name, known.get(name))
+        for shard in shards
+        for name, shape in shard.shapes.items()
+        if name not in tied
+    }
+    outline = Outline(config, task, entries, linear_modules(model), internals.precise(model))
+    stored = {place.parameter for place in outline.places.values()}
+    checkpoint = Checkpoint(
         directory=directory,
-        config=config,
-        task=task,
-        model=model,
+        outline=outline,
         shards=shards,
-        places={name: place for name, place in known.items() if name not in tied},
-        unknown=unknown,
         tied=tied,
+        missing=tuple(
+            name for name, _ in model.named_parameters() if name not in stored and ties.get(name) not in stored
+        ),
+        ties=ties,
     )
+    checkpoint.__dict__["model"] = model  # the cached property's value: it need not be built twice
+    return checkpoint
 
 
 def read_config(directory: Path) -> dict[str, Any]:
@@ -217,10 +246,21 @@ def _indexed(index: Path) -> list[Path]:
 def _shard(path: Path) -> Shard:
     if path.suffix == ".safetensors":
         with _safetensors(path) as file:
-            names = file.keys()
-            return Shard(path, path.name, {name: tuple(file.get_slice(name).get_shape()) for name in names})
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+            shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
+            dtypes = {name: _dtype(path, name, part.get_dtype()) for name, part in slices.items()}
+        return Shard(path, path.name, shapes, dtypes)
     output_name = path.name.replace("pytorch_model", "model").replace(".bin", ".safetensors")
-    return Shard(path, output_name, {name: tuple(tensor.shape) for name, tensor in _pickled(path).items()})
+    state = _pickled(path)
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    return Shard(path, output_name, shapes, {name: tensor.dtype for name, tensor in state.items()})
+
+
+def _dtype(path: Path, name: str, written: str) -> torch.dtype:
+    try:
+        return DTYPES[written]
+    except KeyError:
+        raise ModelError(f"{path}: {name} is stored as {written}, which cannot be read here") from None
 
 
 def _safetensors(path: Path) -> Any:
@@ -238,8 +278,7 @@ def _pickled(path: Path) -> dict[str, torch.Tensor]:
         except RuntimeError:  # written by torch < 1.6: not a zip, so it cannot be mapped
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"{path}: cannot be read as plain tensors ({reason})") from None
+        raise ModelError(f"{path}: cannot be read as plain tensors ({first_line(error)})") from None
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise ModelError(f"{path}: expected a mapping of names to tensors")
     return dict(state)
@@ -257,23 +296,12 @@ def stored_tensors(path: Path, names: list[str]) -> Iterator[tuple[str, torch.Te
             yield name, state[name].detach().contiguous()
 
 
-def _on_meta(directory: Path, task: Task) -> PreTrainedModel:
-    try:
-        config = AutoConfig.from_pretrained(directory, trust_remote_code=False)
-        with torch.device("meta"):
-            model: PreTrainedModel = auto_class(task).from_config(config)
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"{directory}: transformers cannot build this model ({reason})") from None
-    return model
-
-
-def _aliases(shards: tuple[Shard, ...], known: Mapping[str, Place], model: PreTrainedModel) -> tuple[str, ...]:
+def _aliases(shards: tuple[Shard, ...], known: Mapping[str, Place], ties: Mapping[str, str]) -> tuple[str, ...]:
     """The stored names whose values are stored under the name that the model ties them to as well."""
     stored = {place.parameter: name for name, place in known.items()}
     where = {name: shard for shard in shards for name in shard.shapes}
     found = []
-    for target, source in model.all_tied_weights_keys.items():
+    for target, source in ties.items():
         if target in stored and source in stored:
             alias, name = stored[target], stored[source]
             ((_, first),) = stored_tensors(where[alias].path, [alias])

@@ -4,10 +4,9 @@ from collections.abc import Iterable
 
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.conversion_mapping import get_model_conversion_mapping
-from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 from transformers.pytorch_utils import Conv1D
 
+from optimizer.model import internals
 from optimizer.model.weight import Place, Role
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -19,19 +18,32 @@ def places(model: PreTrainedModel, names: Iterable[str]) -> dict[str, Place]:
     Tensors that transformers merges into one parameter while loading (mixture-of-experts weights) get the place of
     that parameter.
     """
-    conversions = get_model_conversion_mapping(model)
-    renamings = [entry for entry in conversions if isinstance(entry, WeightRenaming)]
-    converters = [entry for entry in conversions if isinstance(entry, WeightConverter)]
-    state = model.state_dict()
-    found = {}
-    for name in names:
-        renamed, merged = rename_source_key(name, renamings, converters, model.base_model_prefix, state)
-        if renamed in state:
-            found[name] = _place(model, renamed, merged is not None)
-    return found
+    return {
+        name: _place(model, parameter, merged) for name, (parameter, merged) in internals.renamed(model, names).items()
+    }
 
 
-def is_linear(module: nn.Module) -> bool:
+def linear_modules(model: PreTrainedModel) -> dict[str, str | None]:
+    """Every linear module of a model, with the reason why a quantizer leaves it alone; None where it need not."""
+    linear = [name for name, module in model.named_modules() if _is_linear(module)]
+    output = model.get_output_embeddings()
+    tied = {name.rpartition(".")[0] for pair in internals.ties(model).items() for name in pair}
+    precise = internals.precise(model)
+    reasons: dict[str, str | None] = dict.fromkeys(linear)
+    if model.base_model is not model:
+        outside = [name for name in linear if not name.startswith(f"{model.base_model_prefix}.")]
+        reasons.update(dict.fromkeys(outside[-1:], "it is the head"))
+    for name in linear:
+        if model.get_submodule(name) is output:
+            reasons[name] = "it is the output"
+        elif name in tied:
+            reasons[name] = "its weight is tied to another"
+        elif internals.is_left_out(name, precise):
+            reasons[name] = "the model keeps it in float32"
+    return reasons
+
+
+def _is_linear(module: nn.Module) -> bool:
     """Whether a module is a matrix product with a weight: a Linear, or GPT-2's Conv1D."""
     return isinstance(module, (nn.Linear, Conv1D))
 
@@ -50,7 +62,7 @@ def _role(module: nn.Module, leaf: str) -> Role:
         return "norm"
     if leaf != "weight":
         return "other"
-    if is_linear(module):
+    if _is_linear(module):
         return "linear"
     if isinstance(module, nn.Embedding):
         return "embedding"

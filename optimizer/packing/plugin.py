@@ -4,7 +4,6 @@ These hooks are inner parts of transformers: pyproject.toml pins the range of ve
 """
 
 import math
-import os
 from typing import Any, ClassVar
 
 import torch
@@ -17,6 +16,7 @@ from transformers.utils.quantization_config import BitsAndBytesConfig, Quantizat
 
 from optimizer.packing.marker import FORMAT_VERSION, METHOD
 from optimizer.packing.payload import PayloadError, is_payload, restored_shape, unpack
+from optimizer.processes.cores import cores
 
 
 class PackedConfig(QuantizationConfigMixin):  # type: ignore[misc]
@@ -199,7 +199,7 @@ def _restored(
             found = restored_shape(stored)
             if math.prod(found) > largest:
                 raise PayloadError(f"payload holds shape {found} for a parameter of {largest} values")
-            tensor = unpack(stored.cpu(), shape, threads=os.cpu_count() or 1).to(stored.device)
+            tensor = unpack(stored.cpu(), shape, threads=cores()).to(stored.device)
         elif shape is not None and tuple(stored.shape) != shape:
             raise PayloadError(f"no payload, and of shape {tuple(stored.shape)}, not {shape}")
     except PayloadError as error:

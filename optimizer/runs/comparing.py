@@ -88,7 +88,7 @@ def _lost(original: Checkpoint, directory: Path) -> list[str]:
     if read_config(directory).get("quantization_config"):
         return []
     optimized = open_checkpoint(directory)
-    tied = optimized.model.all_tied_weights_keys
+    tied = optimized.ties
 
     def stored(checkpoint: Checkpoint) -> set[str]:
         return {tied.get(place.parameter, place.parameter) for place in checkpoint.places.values()}

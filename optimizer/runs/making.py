@@ -11,16 +11,15 @@ from typing import Any
 
 import torch
 
-from optimizer.artifact.exchange import put_in_place
+from optimizer.artifact.building import building
 from optimizer.artifact.manifest import verify
-from optimizer.artifact.write import partial_name, write
+from optimizer.artifact.write import write
 from optimizer.errors import ArtifactError
 from optimizer.evaluation import size
 from optimizer.model.checkpoint import Checkpoint
 from optimizer.processes import machine
 from optimizer.recipe import Recipe
 from optimizer.rows import store
-from optimizer.stages import staging
 from optimizer.yaml import dump
 
 log = logging.getLogger(__name__)
@@ -49,7 +48,7 @@ def _optimize(checkpoint: Checkpoint, recipe: Recipe, original: str, artifact: P
         log.info("carried over as they are, the model does not know them: %s", ", ".join(checkpoint.unknown))
     if checkpoint.missing:
         log.warning("not in the original, random whenever it is loaded: %s", ", ".join(checkpoint.missing))
-    write(staging.prepare(checkpoint, recipe.steps, recipe.output.format, log.info), recipe, original, artifact)
+    write(recipe.staged(checkpoint, original, log.info), artifact, threads=recipe.environment.threads)
 
 
 def _seconds(artifact: Path) -> float | None:
@@ -60,18 +59,15 @@ def _seconds(artifact: Path) -> float | None:
 
 def _take_over(found: Path, artifact: Path) -> bool:
     """Put `found` at `artifact` too, once its files have been checked; False when they are not what they should be."""
-    partial = partial_name(artifact)
     try:
         if found == artifact:
             verify(artifact)
         else:
-            shutil.rmtree(partial, ignore_errors=True)
-            shutil.copytree(found, partial, copy_function=_link)
-            verify(partial)
-            put_in_place(partial, artifact)
-    except (ArtifactError, OSError, shutil.Error) as error:  # damaged, or removed in this very moment
+            with building(artifact) as partial:
+                shutil.copytree(found, partial, copy_function=_link, dirs_exist_ok=True)
+                verify(partial)
+    except ArtifactError as error:  # damaged, or removed in this very moment
         log.warning("%s is not used again: %s", found, error)
-        shutil.rmtree(partial, ignore_errors=True)
         return False
     log.info("the artifact is that of %s", found.parent.name)
     return True

@@ -16,7 +16,7 @@ from optimizer.recipe import Recipe
 from optimizer.rows.gates import GATES
 from optimizer.rows.row import Row
 from optimizer.runs.source import Source, Sources
-from optimizer.stages import staging
+from optimizer.stages.stage import knob_values
 
 _LACKING = {
     "labels": "the texts have no labels for it; write data.label=COLUMN or ~gates.{}",
@@ -39,7 +39,7 @@ def plan(recipe: Recipe, sources: Sources | None = None) -> Plan:
     Raises an OptimizerError when anything is missing, damaged or does not fit.
     """
     source = (sources or Sources()).of(recipe.model, recipe.data)
-    staging.routes(recipe.steps, source.checkpoint.places)
+    recipe.laid(source.checkpoint.outline)
     _check_gates(recipe, source)
     if recipe.environment.device != "cpu" and not torch.cuda.is_available():
         raise RecipeError(f"device: '{recipe.environment.device}' is not there; write device=cpu")
@@ -86,7 +86,8 @@ def _check_gates(recipe: Recipe, source: Source) -> None:
 
 
 def _run_id(recipe: Recipe, source: Source) -> str:
-    values = recipe.values() | {"original": source.fingerprint, "texts": source.data_fingerprint} | versions()
+    fingerprints = {"original": source.fingerprint, "texts": source.data_fingerprint}
+    values = recipe.values() | fingerprints | versions(recipe.packages)
     return f"{recipe.name}-{_digest({key: values[key] for key in values.keys() - {'gates', 'model', 'data'}})}"
 
 
@@ -106,8 +107,8 @@ def blank_row(recipe: Recipe, run_id: str) -> Row:
         status="ok",
         recipe=recipe.name,
         model=recipe.model.path,
-        pruning_amount=_used(recipe, "prune", "amount"),
-        threshold=_used(recipe, "threshold", "value"),
+        pruning_amount=knob_values(recipe.steps, "pruning_amount"),
+        threshold=knob_values(recipe.steps, "threshold"),
         stages=" ".join(step.label for step in recipe.steps),
         format=recipe.output.format,
         device=recipe.environment.device,
@@ -131,8 +132,3 @@ def named_row(plan: Plan) -> Row:
 def failed_row(recipe: Recipe, error: Exception) -> Row:
     """The row of a run that could not even be planned."""
     return replace(blank_row(recipe, unplanned_id(recipe)), status="failed", error=str(error))
-
-
-def _used(recipe: Recipe, kind: str, setting: str) -> Any:
-    used = [getattr(step.stage, setting) for step in recipe.steps if step.stage.kind == kind]
-    return used[0] if len(used) == 1 else " ".join(map(str, used)) or None

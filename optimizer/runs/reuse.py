@@ -24,7 +24,7 @@ def same_artifact(checkpoint: Checkpoint, recipe: Recipe, original: str, directo
 
     What decides them is in every artifact: the recipe, the original's name and fingerprint, the versions.
     """
-    wanted = (original, checkpoint.fingerprint, versions())
+    wanted = (original, checkpoint.fingerprint, versions(recipe.packages))
     for name in (directory.name, *_noted(_entries(checkpoint, recipe, original, directory))):
         artifact = directory.parent / name / "artifact"
         with suppress(ArtifactError, OSError, ValueError):
@@ -50,5 +50,5 @@ def _noted(entries: Path) -> Iterator[str]:
 
 
 def _entries(checkpoint: Checkpoint, recipe: Recipe, original: str, directory: Path) -> Path:
-    decisive = [original, checkpoint.fingerprint, versions(), recipe.made_by()]
+    decisive = [original, checkpoint.fingerprint, versions(recipe.packages), recipe.made_by()]
     return directory.parents[1] / _INDEX / hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:32]

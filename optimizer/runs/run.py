@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
+from optimizer.artifact.building import partial_name
 from optimizer.artifact.card import write_card
 from optimizer.artifact.manifest import read_manifest, verify
-from optimizer.artifact.write import partial_name
 from optimizer.errors import ArtifactError, ModelError, as_optimizer_error
 from optimizer.evaluation.measure import Job, evaluate
 from optimizer.evaluation.tally import Figures

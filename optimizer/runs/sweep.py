@@ -20,7 +20,6 @@ from optimizer.runs.plan import Plan, failed_row, named_row, plan_all
 from optimizer.runs.run import Keep, drop_artifact, forget_failure, judge
 from optimizer.runs.run import run as run_plan
 
-_MUCH_PRUNING = 0.5
 _NO_BARS = "TQDM_DISABLE"
 Say = Callable[[str], None]
 
@@ -171,6 +170,5 @@ def _make_good(rows: dict[str, Row], plans: dict[str, Plan], out: Path, keep: Ke
 
 def _warn(recipe: Recipe, say: Say) -> None:
     for step in recipe.steps:
-        amount = getattr(step.stage, "amount", None)
-        if amount is not None and amount > _MUCH_PRUNING:
-            say(f"stages.{step.label}: pruning above {_MUCH_PRUNING} often costs much accuracy; look at the agreement")
+        if step.warning:
+            say(step.warning)

@@ -10,6 +10,7 @@ from optimizer.errors import RecipeError
 from optimizer.recipe import Recipe, parse
 from optimizer.rows.row import Group, columns
 from optimizer.settings import Settings, build, nearest
+from optimizer.stages import KNOBS
 
 
 def _kept_whole(value: Any, check: Callable[[Any], float]) -> float:
@@ -20,7 +21,6 @@ def _kept_whole(value: Any, check: Callable[[Any], float]) -> float:
 Number = Annotated[FiniteFloat, WrapValidator(_kept_whole)]
 
 _ON_GRID = 1e-9  # of a step: 0.3 / 0.05 is a little less than 6
-_KNOBS = {"pruning_amount": ("prune", "amount"), "threshold": ("threshold", "value")}
 _ALWAYS = (*columns("size"), "optimize_seconds")
 
 
@@ -175,10 +175,11 @@ def _check_column(goal: Search, base: Recipe) -> None:
 def _check_key(key: str, base: Recipe, known: Mapping[str, Any]) -> None:
     if key in known:
         return
-    if key in _KNOBS:
-        kind, setting = _KNOBS[key]
-        label = next((step.label for step in base.steps if step.stage.kind == kind), kind)
+    if key in KNOBS:
+        knob = KNOBS[key].knob
+        assert knob is not None
+        label = next((step.label for step in base.steps if step.stage.knob == knob), KNOBS[key].kind)
         raise RecipeError(
-            f"search.ranges.{key}: is a knob, not a setting of the recipe; write stages.{label}.{setting}"
+            f"search.ranges.{key}: is a knob, not a setting of the recipe; write stages.{label}.{knob.setting}"
         )
     raise RecipeError(f"search.ranges: unknown key '{key}'; {nearest(key, known)}")

@@ -3,30 +3,29 @@
 LLM.int8(): Dettmers et al. (2022); NF4 and double quantization: Dettmers et al., QLoRA (2023).
 """
 
-import importlib.util
+import importlib
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
-from transformers import PreTrainedModel
-from transformers.quantizers.quantizers_utils import should_convert_module
 
 from optimizer.errors import StageError
-from optimizer.model.roles import is_linear
-from optimizer.model.weight import Role, Weight, Weights
-from optimizer.settings import Settings
+from optimizer.model.internals import is_left_out
+from optimizer.model.outline import Entry, Outline, Quantized
+from optimizer.model.weight import Parts, Place, Weight, Weights
 from optimizer.stages.cast import cast
-from optimizer.stages.stage import Context, Prepared, Stage
+from optimizer.stages.stage import Context, Stage, Transform
 
 _CPU_ROWS = 32  # its 4-bit CPU kernel works on blocks of this many output features
 _BLOCK = 64
 _SCALE_BITS = 32
+_INT8_MAX = 127
 
 
-class Bitsandbytes(Settings):
+class Bitsandbytes(Stage):
     """Linear weights as 8-bit rows (LLM.int8()) or 4-bit blocks of 64 (`type` nf4 or fp4).
 
     Heads and tied outputs stay as they are, and so do shapes that its CPU kernels cannot take; the log names them.
@@ -35,63 +34,70 @@ class Bitsandbytes(Settings):
     """
 
     kind: ClassVar[str] = "bitsandbytes"
-    default_roles: ClassVar[tuple[Role, ...]] = ("linear",)
-    makes_codes: ClassVar[bool] = True
-    needs_floats: ClassVar[bool] = True
-    loads_as_stored: ClassVar[bool] = True
+    packages: ClassVar[tuple[str, ...]] = ("bitsandbytes",)
 
     bits: Literal[4, 8] = 8
     type: Literal["nf4", "fp4"] = "nf4"
     double_quantization: bool = True
     outliers: float = Field(default=6.0, ge=0)
 
-    def conflict(self, others: Sequence[Stage], output_format: str) -> str | None:
-        """It needs its package."""
-        if importlib.util.find_spec("bitsandbytes") is None:
-            return "needs the package bitsandbytes; run: pip install bitsandbytes"
-        return None
+    def outline(self, before: Outline, routed: Mapping[str, Place]) -> Outline:
+        """Chooses the modules by their place and shape; config.json names all others."""
+        chosen, kept = self._choice(before, routed)
+        if not chosen:
+            reasons = "".join(f" ({name}: {reason})" for name, reason in list(kept.items())[:1])
+            raise StageError(f"no linear layer is left to quantize{reasons}; remove the stage")
+        skipped = [name for name in before.linear if name not in chosen]
+        _check_skips(before, skipped)
+        # The other weights load as they are stored and biases as config.json says: both must say the same.
+        stored = str(before.entries[next(iter(routed))].dtype).removeprefix("torch.")
+        quantized = Quantized(self._stored_bits(), fixed=True)
+        after = before.with_entries(replace(entry, quantized=quantized) for entry in chosen.values())
+        return after.with_config(dtype=stored, torch_dtype=None, quantization_config=self._config(skipped))
 
-    def stored_bits(self, bits: float, output_format: str) -> float:
+    def _stored_bits(self) -> float:
         """Its bits, and the scales of the 4-bit blocks."""
         if self.bits == 8:
             return self.bits
         return self.bits + (_SCALE_BITS / 4 if self.double_quantization else _SCALE_BITS) / _BLOCK
 
-    def prepare(self, weights: Weights, context: Context) -> Prepared:
-        """Chooses the modules by their place and shape; reads one weight, for its dtype."""
-        modules = {name: module for name, module in context.model.named_modules() if is_linear(module)}
-        linear = {place.module for place in context.routed.values() if place.role == "linear"}
-        chosen = linear & set(modules)
-        chosen -= self._refused(chosen, context)
-        if not chosen:
-            raise StageError("bitsandbytes: no linear layer is left to quantize; the log says why; remove the stage")
-        skipped = [name for name in modules if name not in chosen]
-        _check_skips(modules, skipped, context)
+    def prepare(self, weights: Weights, context: Context) -> Transform:
+        """Needs no pass over the weights; the log names those kept as they are."""
+        chosen, kept = self._choice(context.outline, context.routed)
+        for module, reason in kept.items():
+            context.log(f"bitsandbytes: {module} stays as it is: {reason}")
+        names = {entry.name for entry in chosen.values()}
 
-        def transform(weight: Weight) -> Iterable[Weight]:
-            if weight.role != "linear" or weight.module not in chosen:
+        def transform(weight: Weight) -> list[Weight]:
+            if weight.name not in names:
                 return [weight]
-            return (
-                quantize_8bit(weight) if self.bits == 8 else quantize_4bit(weight, self.type, self.double_quantization)
-            )
+            if self.bits == 8:
+                return [quantize_8bit(weight)]
+            return [quantize_4bit(weight, self.type, self.double_quantization)]
 
-        # The other weights load as they are stored and biases as config.json says: both must say the same.
-        stored = str(next(iter(weights())).tensor.dtype).removeprefix("torch.")
-        config = {"dtype": stored, "torch_dtype": None, "quantization_config": self._config(skipped)}
-        return Prepared(transform, config)
+        return transform
 
-    def _refused(self, chosen: set[str], context: Context) -> set[str]:
-        """The modules kept as they are, each named in the log with the reason."""
-        reasons = heads(context.model)
-        for name in chosen - set(reasons) if self.bits == 4 else ():
-            outputs, inputs = _rows_first(context.model.get_submodule(name))
-            if outputs % _CPU_ROWS or inputs % _BLOCK:
-                reasons[name] = (
-                    f"the 4-bit CPU kernel needs multiples of {_CPU_ROWS} x {_BLOCK}, it is {outputs} x {inputs}"
-                )
-        for name in sorted(chosen & set(reasons)):
-            context.log(f"bitsandbytes: {name} stays as it is: {reasons[name]}")
-        return set(reasons)
+    def _choice(self, outline: Outline, routed: Mapping[str, Place]) -> tuple[dict[str, Entry], dict[str, str]]:
+        """The weights to quantize, and why others of the routed ones stay as they are; both by their modules."""
+        chosen: dict[str, Entry] = {}
+        kept: dict[str, str] = {}
+        for name, place in routed.items():
+            if place.role == "linear" and place.module in outline.linear:
+                reason = outline.linear[place.module] or self._misfit(outline.entries[name].shape, place.input_axis)
+                if reason:
+                    kept[place.module] = reason
+                else:
+                    chosen[place.module] = outline.entries[name]
+        return chosen, dict(sorted(kept.items()))
+
+    def _misfit(self, shape: tuple[int, ...], input_axis: int) -> str | None:
+        """Why a matrix cannot be quantized, None if it can."""
+        if self.bits == 8:
+            return None
+        outputs, inputs = shape[::-1] if input_axis == 0 else shape
+        if not (outputs % _CPU_ROWS or inputs % _BLOCK):
+            return None
+        return f"the 4-bit CPU kernel needs multiples of {_CPU_ROWS} x {_BLOCK}, it is {outputs} x {inputs}"
 
     def _config(self, skipped: list[str]) -> dict[str, Any]:
         common = {
@@ -112,50 +118,37 @@ class Bitsandbytes(Settings):
         }
 
 
-def heads(model: PreTrainedModel) -> dict[str, str]:
-    """The linear modules that a quantizer leaves alone, each with the reason."""
-    linear = [name for name, module in model.named_modules() if is_linear(module)]
-    base = f"{model.base_model_prefix}."
-    reasons = {}
-    if model.base_model is not model:
-        outside = [name for name in linear if not name.startswith(base)]
-        reasons.update(dict.fromkeys(outside[-1:], "it is the head"))
-    output = model.get_output_embeddings()
-    tied = {name.rpartition(".")[0] for pair in model.all_tied_weights_keys.items() for name in pair}
-    precise = set(model._keep_in_fp32_modules or ())
-    for name in linear:
-        if model.get_submodule(name) is output:
-            reasons[name] = "it is the output"
-        elif name in tied:
-            reasons[name] = "its weight is tied to another"
-        elif not should_convert_module(name, list(precise)):
-            reasons[name] = "the model keeps it in float32"
-    return reasons
-
-
-def quantize_8bit(weight: Weight) -> list[Weight]:
+def quantize_8bit(weight: Weight) -> Weight:
     """LLM.int8() rows: `weight` int8 (outputs x inputs), `SCB` float32 row maxima, `weight_format` 0 (row-major)."""
-    half = cast(_linear_layout(weight).contiguous(), torch.float16, weight.name)
+    original = weight.tensor
+    half = cast(_turned(original, weight).contiguous(), torch.float16, weight.name)
     codes, maxima, _ = _functional().int8_vectorwise_quant(half)
     prefix = weight.name.removesuffix("weight")
-    return [
-        replace(weight, tensor=codes, role=None),
-        Weight(f"{prefix}SCB", maxima, None, weight.module),
-        Weight(f"{prefix}weight_format", torch.tensor(0, dtype=torch.uint8), None, weight.module),
-    ]
+    tensors = {
+        weight.name: codes,
+        f"{prefix}SCB": maxima,
+        f"{prefix}weight_format": torch.tensor(0, dtype=torch.uint8),
+    }
+
+    def restored() -> torch.Tensor:
+        return _turned(codes.float() * (maxima / _INT8_MAX).unsqueeze(1), weight)
+
+    return weight.with_parts(Parts(tensors, restored))
 
 
-def quantize_4bit(weight: Weight, kind: str, double_quantization: bool) -> list[Weight]:
+def quantize_4bit(weight: Weight, kind: str, double_quantization: bool) -> Weight:
     """Two codes a byte in `weight` (uint8, n x 1), beside it the block scales and their description."""
-    matrix = _linear_layout(weight).float().contiguous()
+    matrix = _turned(weight.tensor, weight).float().contiguous()
     codes, state = _functional().quantize_4bit(
         matrix, blocksize=_BLOCK, compress_statistics=double_quantization, quant_type=kind
     )
     parts = state.as_dict(packed=True)
-    return [
-        replace(weight, tensor=codes, role=None),
-        *(Weight(f"{weight.name}.{part}", parts[part], None, weight.module) for part in sorted(parts)),
-    ]
+    tensors = {weight.name: codes} | {f"{weight.name}.{part}": parts[part] for part in sorted(parts)}
+
+    def restored() -> torch.Tensor:
+        return _turned(_functional().dequantize_4bit(codes, state), weight)
+
+    return weight.with_parts(Parts(tensors, restored))
 
 
 def _functional() -> Any:
@@ -164,21 +157,13 @@ def _functional() -> Any:
     return importlib.import_module("bitsandbytes.functional")
 
 
-def _linear_layout(weight: Weight) -> torch.Tensor:
-    """Outputs x inputs, the way bitsandbytes stores every layer, GPT-2's transposed Conv1D too."""
-    return weight.tensor.T if weight.input_axis == 0 else weight.tensor
+def _turned(matrix: torch.Tensor, weight: Weight) -> torch.Tensor:
+    """From the checkpoint's layout to outputs x inputs, in which bitsandbytes stores every layer, and back."""
+    return matrix.T if weight.input_axis == 0 else matrix
 
 
-def _rows_first(module: torch.nn.Module) -> tuple[int, int]:
-    rows, columns = module.weight.shape  # type: ignore[misc]
-    return (rows, columns) if isinstance(module, torch.nn.Linear) else (columns, rows)
-
-
-def _check_skips(modules: Iterable[str], skipped: list[str], context: Context) -> None:
+def _check_skips(outline: Outline, skipped: list[str]) -> None:
     """transformers matches skipped names as patterns: make sure that they mean these modules and no others."""
-    precise = list(context.model._keep_in_fp32_modules or ())
-    for name in modules:
-        if should_convert_module(name, [*skipped, *precise]) == (name in skipped):
-            raise StageError(
-                f"bitsandbytes: {name} cannot be told apart from {', '.join(skipped)} in config.json; skip it too"
-            )
+    for name in outline.linear:
+        if is_left_out(name, [*skipped, *outline.precise]) != (name in skipped):
+            raise StageError(f"{name} cannot be told apart from {', '.join(skipped)} in config.json; skip it too")

@@ -1,20 +1,18 @@
 """Store floating-point weights in half precision."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import ClassVar, Literal
 
 import torch
 
 from optimizer.errors import StageError
-from optimizer.model.weight import ROLES, Role, Weight, Weights
-from optimizer.settings import Settings
-from optimizer.stages.stage import Context, Prepared, Stage
-
-_BITS = 16
+from optimizer.model.outline import Outline
+from optimizer.model.weight import ROLES, Place, Role, Weight, Weights
+from optimizer.stages.stage import Context, Stage, Transform
 
 
-class Cast(Settings):
+class Cast(Stage):
     """`dtype` is what is stored; `compute` the dtype that `from_pretrained` then computes in.
 
     With `float32` a file of half the size still computes in float32: half precision is several times slower on a CPU.
@@ -23,38 +21,44 @@ class Cast(Settings):
 
     kind: ClassVar[str] = "cast"
     default_roles: ClassVar[tuple[Role, ...]] = ROLES
-    makes_codes: ClassVar[bool] = False
     needs_floats: ClassVar[bool] = False
-    loads_as_stored: ClassVar[bool] = False
 
     dtype: Literal["float16", "bfloat16"] = "float16"
     compute: Literal["float32", "stored", "auto"] = "float32"
 
-    def conflict(self, others: Sequence[Stage], output_format: str) -> str | None:
-        """A dense artifact whose tensors load as they are stored cannot compute in another dtype."""
-        for other in others:
-            if self.compute == "float32" and other.loads_as_stored and output_format == "dense":
-                return (
-                    f"compute: float32 does not hold beside {other.kind} in a dense artifact, where other weights load "
-                    f"in the dtype they are stored in; write compute: stored"
-                )
-        return None
+    def outline(self, before: Outline, routed: Mapping[str, Place]) -> Outline:
+        """Half precision, but for integers and codes that stay as they are laid out."""
+        dtype: torch.dtype = getattr(torch, self.dtype)
+        entries = (before.entries[name] for name in routed)
+        after = before.with_entries(
+            replace(entry, dtype=dtype)
+            for entry in entries
+            if entry.dtype.is_floating_point and not (entry.quantized and entry.quantized.fixed)
+        )
+        as_stored = self.compute == "stored" or (self.compute == "auto" and before.loads_as_stored)
+        return after.with_config(dtype=self.dtype if as_stored else "float32", torch_dtype=None)
 
-    def stored_bits(self, bits: float, output_format: str) -> float:
-        """Half precision, unless integer codes take less already."""
-        return min(bits, _BITS)
+    def check(self, last: Outline) -> None:
+        """Where tensors load as they are stored, nothing computes in another dtype."""
+        if self.compute == "float32" and last.loads_as_stored:
+            raise StageError(
+                f"compute: float32 does not hold beside {last.method} in this format, where other weights load in the "
+                "dtype they are stored in; write compute: stored"
+            )
 
-    def prepare(self, weights: Weights, context: Context) -> Prepared:
+    def prepare(self, weights: Weights, context: Context) -> Transform:
         """Needs no pass over the weights."""
         dtype: torch.dtype = getattr(torch, self.dtype)
         advice = "write dtype: bfloat16, or " if dtype == torch.float16 else ""
 
         def transform(weight: Weight) -> Iterable[Weight]:
-            rounded = cast(weight.tensor, dtype, weight.name, advice)
-            yield weight.with_codes(replace(weight.codes, dtype=dtype)) if weight.codes else weight.with_tensor(rounded)
+            if weight.codes:
+                cast(weight.codes.extremes(), dtype, weight.name, advice)
+                yield weight.with_codes(replace(weight.codes, dtype=dtype))
+            else:
+                yield weight.with_tensor(cast(weight.tensor, dtype, weight.name, advice))
 
-        as_stored = self.compute == "stored" or (self.compute == "auto" and context.loads_as_stored)
-        return Prepared(transform, {"dtype": self.dtype if as_stored else "float32", "torch_dtype": None})
+        return transform
 
 
 def cast(tensor: torch.Tensor, dtype: torch.dtype, name: str, advice: str = "") -> torch.Tensor:

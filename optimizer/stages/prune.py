@@ -4,33 +4,35 @@ Han et al., Learning both Weights and Connections for Efficient Neural Networks 
 patterns as in Mishra et al., Accelerating Sparse Deep Neural Networks (2021).
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar, Literal
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, Literal, Self
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from optimizer.errors import StageError
-from optimizer.model.weight import Role, Weight, Weights
-from optimizer.settings import Settings
-from optimizer.stages.stage import Context, Prepared, Stage
+from optimizer.model.outline import Outline
+from optimizer.model.weight import Place, Weights
+from optimizer.stages.stage import Context, Knob, Stage, Transform
 
 _LOW_BITS = 16
 _LOW_VALUES = 1 << _LOW_BITS
 _HIGH_VALUES = 1 << (31 - _LOW_BITS)  # of a float32's magnitude: 31 bits without the sign
 
 
-class Prune(Settings):
+class Prune(Stage):
     """Zeros for the `amount` (0 to 0.99) of smallest magnitudes, per tensor or over the whole model.
 
     `pattern` N:M keeps the N largest of every M neighbours along the input axis instead, and takes no amount.
     """
 
     kind: ClassVar[str] = "prune"
-    default_roles: ClassVar[tuple[Role, ...]] = ("linear",)
-    makes_codes: ClassVar[bool] = False
-    needs_floats: ClassVar[bool] = True
-    loads_as_stored: ClassVar[bool] = False
+    knob: ClassVar[Knob] = Knob(
+        "pruning_amount",
+        "amount",
+        much=0.5,
+        warning="pruning above 0.5 often costs much accuracy; look at the agreement",
+    )
 
     amount: float | None = Field(default=None, ge=0, le=0.99)
     scope: Literal["tensor", "model"] = "tensor"
@@ -54,31 +56,37 @@ class Prune(Settings):
             raise ValueError("write unstructured, or N:M with N below M, such as 2:4")
         return pattern
 
-    def conflict(self, others: Sequence[Stage], output_format: str) -> str | None:
-        """An amount and an N:M pattern exclude each other, and one of them must be there."""
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Self:
         if self.pattern == "unstructured":
-            return "amount: is required; write amount: 0.3" if self.amount is None else None
-        if self.amount is not None:
-            return f"pattern: {self.pattern} already says how much is pruned; remove amount"
-        if self.scope == "model":
-            return f"pattern: {self.pattern} is a matter of each tensor; remove scope: model"
-        return None
+            if self.amount is None:
+                raise ValueError("amount: is required; write amount: 0.3")
+        elif self.amount is not None:
+            raise ValueError(f"pattern: {self.pattern} already says how much is pruned; remove amount")
+        elif self.scope == "model":
+            raise ValueError(f"pattern: {self.pattern} is a matter of each tensor; remove scope: model")
+        return self
 
-    def stored_bits(self, bits: float, output_format: str) -> float:
-        """As many as before: zeros are not counted on to save anything."""
-        return bits
+    def outline(self, before: Outline, routed: Mapping[str, Place]) -> Outline:
+        """As before; an N:M pattern must divide the input axes."""
+        if self.pattern != "unstructured":
+            _, group = _parts(self.pattern)
+            for name, place in routed.items():
+                if fault := _misfit(before.entries[name].shape, group, place.input_axis):
+                    raise StageError(f"{name}: {fault}; leave it out with skip: ['{name}']")
+        return before
 
-    def prepare(self, weights: Weights, context: Context) -> Prepared:
+    def prepare(self, weights: Weights, context: Context) -> Transform:
         """Reads the routed weights only for `scope: model`: twice, and once more to share out ties."""
         if self.pattern != "unstructured":
-            keep, group = (int(part) for part in self.pattern.split(":"))
-            return Prepared(lambda weight: [weight.with_tensor(_prune_groups(weight, keep, group))])
+            keep, group = _parts(self.pattern)
+            return lambda weight: [weight.with_tensor(prune_pattern(weight.tensor, keep, group, weight.input_axis))]
         assert self.amount is not None
         amount = self.amount
         if self.scope == "tensor":
-            return Prepared(lambda weight: [weight.with_tensor(prune(weight.tensor, amount))])
+            return lambda weight: [weight.with_tensor(prune(weight.tensor, amount))]
         limit, ties = model_limit(weights, amount)
-        return Prepared(lambda weight: [weight.with_tensor(_zero_up_to(weight.tensor, limit, ties[weight.name]))])
+        return lambda weight: [weight.with_tensor(_zero_up_to(weight.tensor, limit, ties[weight.name]))]
 
 
 def prune(tensor: torch.Tensor, amount: float) -> torch.Tensor:
@@ -97,12 +105,8 @@ def prune(tensor: torch.Tensor, amount: float) -> torch.Tensor:
 def prune_pattern(tensor: torch.Tensor, keep: int, group: int, axis: int) -> torch.Tensor:
     """A copy that keeps the `keep` largest of every `group` neighbours along `axis`; of equal ones the last go on.
 
-    Raises ValueError when there is no such axis, or it is no multiple of `group` long.
+    The axis must be a multiple of `group` long.
     """
-    if not tensor.dim():
-        raise ValueError("it is a single value without an input axis")
-    if tensor.shape[axis] % group:
-        raise ValueError(f"its input axis of {tensor.shape[axis]} is no multiple of {group}")
     moved = tensor.movedim(axis, -1).contiguous()
     magnitudes = _magnitudes(moved).reshape(-1, group)
     order = magnitudes.argsort(dim=1, stable=True)
@@ -163,8 +167,14 @@ def _zero_up_to(tensor: torch.Tensor, limit: int, ties: int) -> torch.Tensor:
     return tensor.masked_fill(mask.reshape(tensor.shape), 0)
 
 
-def _prune_groups(weight: Weight, keep: int, group: int) -> torch.Tensor:
-    try:
-        return prune_pattern(weight.tensor, keep, group, weight.input_axis)
-    except ValueError as error:
-        raise StageError(f"{weight.name}: {error}; leave it out with skip: ['{weight.name}']") from None
+def _parts(pattern: str) -> tuple[int, int]:
+    """N and M of an N:M pattern."""
+    keep, _, group = pattern.partition(":")
+    return int(keep), int(group)
+
+
+def _misfit(shape: tuple[int, ...], group: int, axis: int) -> str | None:
+    """Why groups cannot be told along the input axis of a tensor, None if they can."""
+    if not shape:
+        return "it is a single value without an input axis"
+    return f"its input axis of {shape[axis]} is no multiple of {group}" if shape[axis] % group else None

@@ -6,16 +6,17 @@ Variables (1996).
 """
 
 import math
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import ClassVar, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from optimizer.errors import StageError
-from optimizer.model.weight import Codes, Role, Weight, Weights
-from optimizer.settings import Settings
-from optimizer.stages.stage import Context, Prepared, Stage
+from optimizer.model.outline import Outline, Quantized
+from optimizer.model.weight import Codes, Place, Role, Weight, Weights
+from optimizer.stages.stage import Context, Stage, Transform
 
 _HALF = 0.5
 _SCALE_BITS = 32
@@ -23,7 +24,7 @@ _FINEST = 1e-3
 _LARGEST_CODE = torch.iinfo(torch.int32).max
 
 
-class Quantize(Settings):
+class Quantize(Stage):
     """Either `bits` (2 to 8: symmetric, a scale per row, or per `group` of a row's neighbours) or `step`.
 
     `step` is in standard deviations of the weight: one step for the tensor, as many levels as it takes, the better
@@ -32,37 +33,45 @@ class Quantize(Settings):
 
     kind: ClassVar[str] = "quantize"
     default_roles: ClassVar[tuple[Role, ...]] = ("linear", "embedding")
-    makes_codes: ClassVar[bool] = True
-    needs_floats: ClassVar[bool] = True
-    loads_as_stored: ClassVar[bool] = False
 
     bits: int | None = Field(default=None, ge=2, le=8)
     group: int | None = Field(default=None, ge=2)
     step: float | None = Field(default=None, ge=_FINEST, le=16, allow_inf_nan=False)
     dead_zone: float = Field(default=0.0, ge=0, lt=1)
 
-    def conflict(self, others: Sequence[Stage], output_format: str) -> str | None:
-        """`bits` and `step` exclude each other, and one of them must be there."""
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Self:
         if self.bits is None and self.step is None:
-            return "bits or step: one of them is required; write bits: 8 or step: 0.25"
+            raise ValueError("bits or step: one of them is required; write bits: 8 or step: 0.25")
         if self.bits is not None and self.step is not None:
-            return "bits and step exclude each other; remove one"
+            raise ValueError("bits and step exclude each other; remove one")
         if self.group is not None and self.bits is None:
-            return "group: goes with bits only; remove it"
-        return None
+            raise ValueError("group: goes with bits only; remove it")
+        return self
 
-    def stored_bits(self, bits: float, output_format: str) -> float:
-        """The codes' own bits, or their entropy for a normal distribution; a dense artifact stores no codes."""
-        if output_format == "dense":
-            return bits
+    def outline(self, before: Outline, routed: Mapping[str, Place]) -> Outline:
+        """Matrices become codes, of a length that groups must divide."""
+        entries = (before.entries[name] for name in routed)
+        matrices = [entry for entry in entries if len(entry.shape) == 2 and entry.dtype.is_floating_point]
+        for entry in matrices:
+            if self.group is not None and entry.values and entry.shape[1] % self.group:
+                raise StageError(
+                    f"{entry.name}: its rows of {entry.shape[1]} are no multiple of group: {self.group}; "
+                    "write another group"
+                )
+        quantized = Quantized(self._stored_bits(), fixed=False)
+        return before.with_entries(replace(entry, quantized=quantized) for entry in matrices)
+
+    def _stored_bits(self) -> float:
+        """The codes' own bits and their scales', or the entropy of a normal distribution."""
         if self.step is not None:
             return max(1.0, 0.5 * math.log2(2 * math.pi * math.e) - math.log2(self.step))
         assert self.bits is not None
         return self.bits + (_SCALE_BITS / self.group if self.group else 0)
 
-    def prepare(self, weights: Weights, context: Context) -> Prepared:
+    def prepare(self, weights: Weights, context: Context) -> Transform:
         """Needs no pass over the weights; those that are no matrix, or an empty one, stay as they are."""
-        return Prepared(lambda weight: [self._quantized(weight) if _is_matrix(weight) else weight])
+        return lambda weight: [self._quantized(weight) if _is_matrix(weight) else weight]
 
     def _quantized(self, weight: Weight) -> Weight:
         remedy = f"leave it out with skip: ['{weight.name}']"
@@ -75,11 +84,11 @@ class Quantize(Settings):
                 raise StageError(f"{weight.name}: its values are 2**31 steps or more from zero; {remedy}")
         else:
             assert self.bits is not None
-            scale = _row_scales(values, self.bits, self.group, weight.name)
-        quantized = weight.with_codes(quantize(values, scale, self.dead_zone, weight.tensor.dtype))
-        if not torch.isfinite(quantized.tensor).all():
+            scale = _row_scales(values, self.bits, self.group)
+        codes = quantize(values, scale, self.dead_zone, weight.tensor.dtype)
+        if not torch.isfinite(codes.extremes()).all():
             raise StageError(f"{weight.name}: its largest value is rounded beyond its dtype; {remedy}")
-        return quantized
+        return weight.with_codes(codes)
 
 
 def quantize(values: torch.Tensor, scale: torch.Tensor, dead_zone: float, dtype: torch.dtype) -> Codes:
@@ -104,15 +113,9 @@ def _positive(scale: torch.Tensor) -> torch.Tensor:
     return torch.where(scale > 0, scale, torch.ones_like(scale))
 
 
-def _row_scales(values: torch.Tensor, bits: int, group: int | None, name: str) -> torch.Tensor:
+def _row_scales(values: torch.Tensor, bits: int, group: int | None) -> torch.Tensor:
     largest_code = 2 ** (bits - 1) - 1
-    rows = values
-    if group is not None:
-        if values.shape[1] % group:
-            raise StageError(
-                f"{name}: its rows of {values.shape[1]} are no multiple of group: {group}; write another group"
-            )
-        rows = values.reshape(values.shape[0], -1, group)
+    rows = values if group is None else values.reshape(values.shape[0], -1, group)
     return _positive(rows.abs().amax(dim=-1, keepdim=True) / largest_code)
 
 

@@ -1,44 +1,71 @@
 """What the driver knows of a stage, and what a stage knows of the model."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from pydantic import Field
 
+from optimizer.model.outline import Outline
 from optimizer.model.weight import Place, Role, Weight, Weights
 from optimizer.settings import Settings
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
 Transform = Callable[[Weight], Iterable[Weight]]
+"""One weight in; none, one or more out."""
 
 
 @dataclass(frozen=True)
 class Context:
     """What a stage may ask about the model.
 
-    `model` is built on the meta device and holds no values; `routed` gives the places of the weights that the step
-    is for, by their names in the checkpoint; `loads_as_stored` says whether weights load in the dtype they are stored
-    in, whatever config.json says; `log` takes a line for the run's log.
+    `outline` is the model as earlier stages left it; `routed` gives the places of the weights that the step is for, by
+    their names in the checkpoint; `log` takes a line for the run's log.
     """
 
-    model: "PreTrainedModel"
+    outline: Outline
     routed: Mapping[str, Place]
-    loads_as_stored: bool
     log: Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A stage made ready for one model: one weight in, one or more out.
+class Knob:
+    """A setting of a stage that commands set by a name of its own, and sweep over.
 
-    `config` is merged into config.json; None removes a key.
+    `warning` is what to say of a value above `much`.
     """
 
-    transform: Transform
-    config: Mapping[str, Any] = field(default_factory=dict)
+    name: str
+    setting: str
+    much: float | None = None
+    warning: str = ""
+
+
+class Stage(Settings):
+    """Frozen settings whose fields are the stage's YAML keys; a stage states what differs from this one.
+
+    `default_roles` are what it is for unless its step says; `packages` what it needs installed; `needs_floats` says
+    that it cannot work on the codes that another stage left.
+    """
+
+    kind: ClassVar[str]
+    default_roles: ClassVar[tuple[Role, ...]] = ("linear",)
+    packages: ClassVar[tuple[str, ...]] = ()
+    needs_floats: ClassVar[bool] = True
+    knob: ClassVar[Knob | None] = None
+
+    def outline(self, before: Outline, routed: Mapping[str, Place]) -> Outline:
+        """The outline as this stage leaves it: as it was, where only values change; reads no value.
+
+        Raises StageError for a model that the stage does not fit.
+        """
+        return before
+
+    def check(self, last: Outline) -> None:
+        """Raise StageError where later stages leave a model with which this one cannot keep what its settings say."""
+
+    def prepare(self, weights: Weights, context: Context) -> Transform:
+        """Ready the stage; `weights` streams the routed weights as earlier stages left them."""
+        raise NotImplementedError
 
 
 class Routing(Settings):
@@ -47,32 +74,6 @@ class Routing(Settings):
     only: list[str] = Field(default_factory=list)
     skip: list[str] = Field(default_factory=list)
     roles: list[Role] | None = None
-
-
-class Stage(Protocol):
-    """Frozen settings whose fields are the stage's YAML keys.
-
-    `makes_codes`: leaves integer codes in place of numbers; `needs_floats`: cannot work on such codes;
-    `loads_as_stored`: in a dense artifact, what it leaves alone loads in the dtype it is stored in.
-    """
-
-    kind: ClassVar[str]
-    default_roles: ClassVar[tuple[Role, ...]]
-    makes_codes: ClassVar[bool]
-    needs_floats: ClassVar[bool]
-    loads_as_stored: ClassVar[bool]
-
-    def conflict(self, others: "Sequence[Stage]", output_format: str) -> str | None:
-        """Why this stage cannot be in a recipe with `others` and this format, and what to write; None if it can."""
-
-    def prepare(self, weights: Weights, context: Context) -> Prepared:
-        """Ready the stage; `weights` streams the routed weights as earlier stages left them."""
-
-    def stored_bits(self, bits: float, output_format: str) -> float:
-        """About how many bits a value takes in the file after this stage, of `bits` before; rather too many."""
-
-    def model_dump(self) -> dict[str, Any]:
-        """The settings as plain values."""
 
 
 @dataclass(frozen=True)
@@ -87,3 +88,19 @@ class Step:
     def roles(self) -> Sequence[Role]:
         """The roles that it is for: those it is given, else the stage's own."""
         return self.stage.default_roles if self.routing.roles is None else self.routing.roles
+
+    @property
+    def warning(self) -> str | None:
+        """What to say before it is run, None if there is nothing."""
+        knob = self.stage.knob
+        value = getattr(self.stage, knob.setting) if knob else None
+        if knob is None or knob.much is None or value is None or value <= knob.much:
+            return None
+        return f"stages.{self.label}: {knob.warning}"
+
+
+def knob_values(steps: Sequence[Step], name: str) -> Any:
+    """What the stages of a recipe that have this knob really use: the value, several in a text, None for none."""
+    knobs = [(step.stage, step.stage.knob) for step in steps]
+    used = [getattr(stage, knob.setting) for stage, knob in knobs if knob is not None and knob.name == name]
+    return used[0] if len(used) == 1 else " ".join(map(str, used)) or None

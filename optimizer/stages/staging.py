@@ -1,65 +1,174 @@
-"""The stages of a recipe applied to a checkpoint as a lazy stream; no stage is known here by name."""
+"""The stages of a recipe laid over an outline, and applied to a checkpoint as a lazy stream; none is known by name."""
 
 import difflib
 import fnmatch
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
-from optimizer.errors import RecipeError
+import torch
+
+from optimizer.errors import RecipeError, StageError
+from optimizer.model import internals
 from optimizer.model.checkpoint import Checkpoint, Shard
+from optimizer.model.outline import Outline, sketch
 from optimizer.model.weight import ROLES, Place, Weight
 from optimizer.settings import nearest
 from optimizer.stages.stage import Context, Step, Transform
 
+Transforms = tuple[tuple[frozenset[str], Transform], ...]
+"""Each with the names of the weights that go through it."""
+
 
 @dataclass(frozen=True)
 class Staged:
-    """A checkpoint with its stages ready: each call of `stream` is a fresh pass over one weight file's outcome.
+    """An original with its stages ready: each call of `stream` is a fresh pass over one weight file's outcome.
 
-    `config` is what the stages change in config.json (None removes a key).
+    `record` is the recipe that made it, as a recipe file's keys, `packages` what its stages need installed; `name` is
+    what the original goes by, `outline` what the stages leave of it.
     """
 
-    checkpoint: Checkpoint
-    transforms: tuple[tuple[frozenset[str], Transform], ...]
-    config: Mapping[str, Any]
+    record: Mapping[str, Any]
+    packages: tuple[str, ...]
+    name: str
+    original: Checkpoint
+    outline: Outline
+    transforms: Transforms
 
     def stream(self, shard: Shard) -> Iterator[Weight]:
         """The weights of one file as they are to be stored."""
-        for weight in self.checkpoint.weights_of(shard):
+        for weight in self.original.weights_of(shard):
             yield from _through(weight, self.transforms)
 
+    def materialise(self) -> Any:
+        """A torch model that holds the weights as staged, codes restored, in float32; the whole of it is in memory."""
+        state: dict[str, torch.Tensor] = {}
+        for shard in self.original.shards:
+            for weight in self.stream(shard):
+                tensor = weight.tensor
+                state[weight.name] = tensor.float() if tensor.is_floating_point() else tensor
+        config = {key: value for key, value in self.outline.config.items() if key != "quantization_config"}
+        return internals.from_state(self.original.model, config, state)
 
-def routes(steps: Iterable[Step], places: Mapping[str, Place]) -> list[Mapping[str, Place]]:
-    """The places of the weights that each step is for; reads nothing.
 
-    Raises RecipeError for a pattern or a role that matches no weight, and for a step left without any.
+@dataclass(frozen=True)
+class Laid:
+    """A step over the outline that earlier ones left: the weights it is for, and what it leaves."""
+
+    step: Step
+    before: Outline
+    routed: Mapping[str, Place]
+    after: Outline
+
+    @property
+    def changed(self) -> int:
+        """How many weights it changes: those with other facts in the outline, or all that it is for."""
+        entries = self.before.entries
+        return sum(self.after.entries.get(name) != entries[name] for name in self.routed) or len(self.routed)
+
+
+def lay(outline: Outline, steps: Iterable[Step]) -> list[Laid]:
+    """Every step in turn over what the earlier ones leave of an outline; reads nothing.
+
+    Raises RecipeError for a pattern or a role that matches no weight, and for a step left without any; StageError for
+    a stage that does not fit the model, or what others leave of it.
     """
-    return [_route(step, places) for step in steps]
+    return _lay(outline, steps, _route)
 
 
-def prepare(checkpoint: Checkpoint, steps: Sequence[Step], output_format: str, log: Callable[[str], None]) -> Staged:
-    """Ready every stage in turn; one that needs figures of the whole model reads the outcome of those before it."""
-    transforms: list[tuple[frozenset[str], Transform]] = []
-    config: dict[str, Any] = {}
-    as_stored = output_format == "dense" and any(step.stage.loads_as_stored for step in steps)
-    for step, routed in zip(steps, routes(steps, checkpoint.places), strict=True):
-        names = frozenset(routed)
-        earlier = tuple(transforms)
+def check(steps: Sequence[Step], casts: bool) -> None:
+    """Raise RecipeError for steps that fit no model; `casts` as for an Outline."""
 
-        def weights(names: frozenset[str] = names, earlier: Any = earlier) -> Iterator[Weight]:
-            for weight in checkpoint.weights():
+    def by_role(step: Step, places: Mapping[str, Place]) -> Mapping[str, Place]:
+        return {name: place for name, place in places.items() if place.role in step.roles}
+
+    try:
+        _lay(replace(sketch(), casts=casts), steps, by_role)
+    except StageError as error:
+        raise RecipeError(str(error)) from None
+
+
+def last(outline: Outline, laid: Sequence[Laid]) -> Outline:
+    """What all steps leave of an outline."""
+    return laid[-1].after if laid else outline
+
+
+def prepare(
+    original: Checkpoint,
+    name: str,
+    steps: Sequence[Step],
+    record: Mapping[str, Any],
+    casts: bool,
+    log: Callable[[str], None],
+) -> Staged:
+    """Ready every stage in turn; one that needs figures of the whole model reads the outcome of those before it.
+
+    `record` and `name` as for a Staged, `casts` as for an Outline.
+    """
+    outline = replace(original.outline, casts=casts)
+    laid = lay(outline, steps)
+    transforms: Transforms = ()
+    for each in laid:
+        names = frozenset(each.routed)
+
+        def weights(names: frozenset[str] = names, earlier: Transforms = transforms) -> Iterator[Weight]:
+            for weight in original.weights():
                 if weight.name in names:
                     yield from _through(weight, earlier)
 
-        prepared = step.stage.prepare(weights, Context(checkpoint.model, routed, as_stored, log))
-        log(f"{step.label}: {step.stage.kind} on {len(names)} of {len(checkpoint.places)} weights")
-        transforms.append((names, prepared.transform))
-        config.update(prepared.config)
-    return Staged(checkpoint, tuple(transforms), config)
+        transform = each.step.stage.prepare(weights, Context(each.before, each.routed, log))
+        log(f"{each.step.label}: {each.step.stage.kind} on {each.changed} of {len(each.before.places)} weights")
+        transforms = (*transforms, (names, transform))
+    packages = tuple(package for step in steps for package in step.stage.packages)
+    return Staged(record, packages, name, original, last(outline, laid), transforms)
 
 
-def _through(weight: Weight, transforms: tuple[tuple[frozenset[str], Transform], ...]) -> Iterable[Weight]:
+Route = Callable[[Step, Mapping[str, Place]], Mapping[str, Place]]
+
+
+def _lay(outline: Outline, steps: Iterable[Step], route: Route) -> list[Laid]:
+    found: list[Laid] = []
+    made_by: dict[str, Step] = {}
+    for step in steps:
+        routed = route(step, outline.places)
+        if step.stage.needs_floats:
+            _check_floats(step, routed, made_by)
+        with _of(step):
+            after = step.stage.outline(outline, routed)
+        made_by |= {name: step for name in routed if _is_code(after, name) and not _is_code(outline, name)}
+        found.append(Laid(step, outline, routed, after))
+        outline = after
+    for step in steps:
+        with _of(step):
+            step.stage.check(outline)
+    return found
+
+
+@contextmanager
+def _of(step: Step) -> Iterator[None]:
+    """Say of which step a StageError is."""
+    try:
+        yield
+    except StageError as error:
+        raise StageError(f"stages.{step.label}: {error}") from None
+
+
+def _is_code(outline: Outline, name: str) -> bool:
+    return name in outline.entries and outline.entries[name].quantized is not None
+
+
+def _check_floats(step: Step, routed: Iterable[str], made_by: Mapping[str, Step]) -> None:
+    for name in routed:
+        if name in made_by:
+            earlier = made_by[name]
+            raise StageError(
+                f"stages.{step.label}: {step.stage.kind} cannot follow {earlier.stage.kind}, which leaves integer "
+                f"codes; write {step.label} before {earlier.label}"
+            )
+
+
+def _through(weight: Weight, transforms: Transforms) -> Iterable[Weight]:
     weights = [weight]
     for names, transform in transforms:
         weights = [

@@ -7,6 +7,7 @@ import resource
 import shutil
 import signal
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ from optimizer.artifact.manifest import Manifest, verify
 from optimizer.artifact.write import write
 from optimizer.errors import ArtifactError
 from optimizer.model.weight import Weight
-from optimizer.recipe import parse
 from optimizer.stages.staging import Staged
 
 HALF: dict[str, Any] = {"cast": {}}
@@ -46,11 +46,11 @@ def breaking(original: Path, act: Any, after: int = 5) -> Staged:
             act()
         return [weight]
 
-    return Staged(at.checkpoint, ((frozenset(at.checkpoint.places), transform),), {})
+    return replace(at, transforms=((frozenset(at.outline.places), transform),))
 
 
 def write_breaking(original: Path, place: Path, act: Any) -> Manifest:
-    return write(breaking(original, act), parse({}), "tickets", place)
+    return write(breaking(original, act), place)
 
 
 def fail(error: BaseException) -> Any:
@@ -81,7 +81,7 @@ def test_a_file_of_the_original_that_vanishes_is_named(original: Path, tmp_path:
     lost = sorted(copy.glob("*.safetensors"))[-1]
     lost.unlink()
     with pytest.raises(ArtifactError) as caught:
-        write(at, parse({}), "tickets", tmp_path / "artifact")
+        write(at, tmp_path / "artifact")
     assert str(caught.value) == f"{lost}: cannot be read (No such file or directory)"
     assert [path.name for path in tmp_path.iterdir()] == ["tickets"]
 
@@ -97,7 +97,7 @@ def test_a_full_disk_is_not_blamed_on_the_file_that_is_copied(
     at = tiny.staged(copy, HALF)
     monkeypatch.setattr(shutil, "copyfile", full)
     with pytest.raises(ArtifactError, match=r"artifact: cannot be written \(No space left on device\)$"):
-        write(at, parse({}), "tickets", tmp_path / "artifact")
+        write(at, tmp_path / "artifact")
 
 
 def test_nothing_is_left_when_the_system_refuses_to_write(original: Path, tmp_path: Path) -> None:
@@ -139,8 +139,7 @@ def test_in_the_place_of_its_original_which_is_kept(original: Path, tmp_path: Pa
     place, kept = tmp_path / "model", tmp_path / "model.original"
     shutil.copytree(original, place)
     before = contents(place)
-    recipe = parse({"stages": HALF})
-    manifest = write(tiny.staged(place, HALF), recipe, "model", place, keep=kept)
+    manifest = write(tiny.staged(place, HALF), place, keep=kept)
     assert verify(place) == manifest
     assert contents(kept) == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "model.original"]

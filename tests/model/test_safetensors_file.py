@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from optimizer.model.safetensors_file import _DTYPES, tensor_bytes, write
+from optimizer.model.safetensors_file import DTYPES, tensor_bytes, write
 
 SHAPES = [(), (0,), (0, 3), (1,), (7,), (3, 5)]
 
@@ -31,7 +31,7 @@ def header(path: Path) -> tuple[int, dict[str, dict[str, list[int]]]]:
     return length, json.loads(content[8 : 8 + length])
 
 
-@pytest.mark.parametrize("dtype", _DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES.values(), ids=str)
 def test_read_back_by_the_reference_reader(tmp_path: Path, dtype: torch.dtype) -> None:
     tensors = {f"{number}": any_bits(shape, dtype) for number, shape in enumerate(SHAPES)}
     path = tmp_path / "a.safetensors"
@@ -48,7 +48,7 @@ def test_read_back_by_the_reference_reader(tmp_path: Path, dtype: torch.dtype) -
 
 
 def test_all_dtypes_in_one_file_are_aligned(tmp_path: Path) -> None:
-    tensors = {f"{dtype}.{size}": any_bits((size,), dtype) for dtype in _DTYPES for size in (1, 3, 0)}
+    tensors = {f"{dtype}.{size}": any_bits((size,), dtype) for dtype in DTYPES.values() for size in (1, 3, 0)}
     path = tmp_path / "a.safetensors"
     write(path, tensors.items())
     length, entries = header(path)
@@ -66,7 +66,7 @@ def test_all_dtypes_in_one_file_are_aligned(tmp_path: Path) -> None:
 
 
 def test_the_order_of_writing_does_not_show(tmp_path: Path) -> None:
-    tensors = [(f"{number}", any_bits((number,), dtype)) for number, dtype in enumerate(_DTYPES)]
+    tensors = [(f"{number}", any_bits((number,), dtype)) for number, dtype in enumerate(DTYPES.values())]
     write(tmp_path / "a", tensors)
     write(tmp_path / "b", reversed(tensors))
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()

@@ -27,7 +27,7 @@ def integers(rows: int, columns: int, dtype: torch.dtype = torch.int8, zeros: fl
 
 
 def weight(codes: Codes) -> Weight:
-    return Weight("layer.weight", codes.restore(), "linear", "layer", codes=codes)
+    return Weight("layer.weight", codes, "linear", "layer")
 
 
 @st.composite

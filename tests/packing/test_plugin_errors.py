@@ -41,7 +41,7 @@ def matrix(rows: int, columns: int) -> torch.Tensor:
 
 def coded(rows: int, columns: int) -> torch.Tensor:
     codes = Codes((matrix(rows, columns) * 9).to(torch.int8), torch.ones(()), torch.float16)
-    return pack(Weight("other", codes.restore(), "linear", "other", codes=codes))
+    return pack(Weight("other", codes, "linear", "other"))
 
 
 DAMAGE: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], str]] = {

@@ -120,7 +120,7 @@ def test_strangers_directories_are_measured_or_a_failed_row_of_one_line(
     statuses = {line.split()[0]: line.split()[1] for line in out.splitlines()[1:4]}
     assert (code, statuses) == (1, {"legacy": "ok", "odd": "failed", "lacking": "failed"})
     assert err.splitlines() == [
-        "odd: failed: AttributeError: 'str' object has no attribute 'get'",
+        "odd: failed: AttributeError: 'str' object has no attribute 'to_dict'",
         f"lacking: failed: {lacking}: lacks 1 of its model's weights, which would be random (classifier.weight)",
     ]
 

@@ -2,18 +2,20 @@
 
 import math
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import pytest
+import tiny
 import torch
 
 from optimizer.errors import StageError
+from optimizer.model.outline import sketch
 from optimizer.model.weight import Weight
 from optimizer.stages.cast import Cast
 from optimizer.stages.cast import cast as cast_tensor
 from optimizer.stages.stage import Context
 
-CONTEXT = Context(cast(Any, None), {}, False, lambda line: None)
+CONTEXT = Context(sketch(), {}, lambda line: None)
 HALVES = [torch.float16, torch.bfloat16]
 
 
@@ -38,7 +40,7 @@ def test_what_is_no_float_stays(dtype: torch.dtype) -> None:
 def test_an_overflow_names_the_weight_and_its_largest_value() -> None:
     tensor = torch.tensor([1.0, -123456.0, 70000.0, math.inf, math.nan])
     with pytest.raises(StageError) as caught:
-        list(Cast(dtype="float16").prepare(list, CONTEXT).transform(Weight("layer.weight", tensor, "linear")))
+        list(Cast(dtype="float16").prepare(list, CONTEXT)(Weight("layer.weight", tensor, "linear")))
     assert str(caught.value) == (
         "layer.weight: its largest value 123456 is beyond float16's 65504; "
         "write dtype: bfloat16, or leave it out with skip: ['layer.weight']"
@@ -48,7 +50,7 @@ def test_an_overflow_names_the_weight_and_its_largest_value() -> None:
 def test_an_overflow_of_bfloat16_does_not_advise_bfloat16() -> None:
     tensor = torch.tensor([1e300], dtype=torch.float64)
     with pytest.raises(StageError) as caught:
-        list(Cast(dtype="bfloat16").prepare(list, CONTEXT).transform(Weight("a", tensor, "linear")))
+        list(Cast(dtype="bfloat16").prepare(list, CONTEXT)(Weight("a", tensor, "linear")))
     assert str(caught.value) == (
         "a: its largest value 1e+300 is beyond bfloat16's 3.38953e+38; leave it out with skip: ['a']"
     )
@@ -82,10 +84,17 @@ def test_the_stage(compute: Any, as_stored: bool, loads_as: str) -> None:
     def never() -> Any:
         raise AssertionError("the weights were read")
 
-    prepared = Cast(dtype="bfloat16", compute=compute).prepare(never, replace(CONTEXT, loads_as_stored=as_stored))
+    stage = Cast(dtype="bfloat16", compute=compute)
     weight = Weight("a", torch.tensor([1.0, 2.0]), "norm", "module", 0)
-    (after,) = prepared.transform(weight)
+    (after,) = stage.prepare(never, CONTEXT)(weight)
     assert after.tensor.dtype == torch.bfloat16
     assert (after.name, after.role, after.module, after.input_axis) == ("a", "norm", "module", 0)
     assert weight.tensor.dtype == torch.float32
-    assert prepared.config == {"dtype": loads_as, "torch_dtype": None}
+    config = {"torch_dtype": "float64"} | ({"quantization_config": {"quant_method": "other"}} if as_stored else {})
+    before = tiny.outline(weight.tensor, torch.tensor([1, 2]), config=config)
+    outline = stage.outline(before, before.places)
+    assert outline.config == {key: value for key, value in config.items() if key != "torch_dtype"} | {"dtype": loads_as}
+    assert [entry.dtype for entry in outline.entries.values()] == [torch.bfloat16, torch.int64]
+    assert stage.outline(replace(before, casts=True), before.places).config["dtype"] == (
+        "bfloat16" if compute == "stored" else "float32"
+    )

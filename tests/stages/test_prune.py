@@ -2,20 +2,21 @@
 
 import math
 from collections.abc import Iterable
-from typing import Any, cast
 
 import pytest
+import tiny
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from optimizer.errors import StageError
+from optimizer.model.outline import sketch
 from optimizer.model.weight import Weight
 from optimizer.stages.prune import Prune, prune, prune_pattern
 from optimizer.stages.stage import Context
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
-CONTEXT = Context(cast(Any, None), {}, False, lambda line: None)
+CONTEXT = Context(sketch(), {}, lambda line: None)
 
 
 def random(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -29,7 +30,9 @@ def bits(tensor: torch.Tensor) -> list[int]:
 def through(stage: Prune, *tensors: torch.Tensor, input_axis: int = -1) -> list[torch.Tensor]:
     """What the stage makes of a model with these weights."""
     weights = [Weight(str(number), tensor, "linear", "", input_axis) for number, tensor in enumerate(tensors)]
-    transform = stage.prepare(lambda: weights, CONTEXT).transform
+    outline = tiny.outline(*tensors, input_axis=input_axis)
+    assert stage.outline(outline, outline.places) == outline
+    transform = stage.prepare(lambda: weights, CONTEXT)
     after: list[Weight] = [one for weight in weights for one in transform(weight)]
     assert [(weight.name, weight.role) for weight in after] == [(weight.name, weight.role) for weight in weights]
     return [weight.tensor for weight in after]

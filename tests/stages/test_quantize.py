@@ -1,17 +1,19 @@
 """Quantization: exact integers and scales, never further from a value than its step allows."""
 
 import math
-from typing import Any, cast
+from typing import Any
 
 import pytest
+import tiny
 import torch
 
 from optimizer.errors import StageError
+from optimizer.model.outline import sketch
 from optimizer.model.weight import Codes, Weight, scale_fits
 from optimizer.stages.quantize import Quantize, quantize
 from optimizer.stages.stage import Context
 
-CONTEXT = Context(cast(Any, None), {}, False, lambda line: None)
+CONTEXT = Context(sketch(), {}, lambda line: None)
 FLOATS = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
 ROUNDING = 1e-5  # of float32 products, as a share of a step of 8 bits
 
@@ -23,7 +25,10 @@ def random(*shape: int) -> torch.Tensor:
 def through(tensor: torch.Tensor, **settings: Any) -> Weight:
     """What the stage makes of a weight."""
     before = Weight("layer.weight", tensor, "linear", "layer", 0)
-    (after,) = Quantize(**settings).prepare(list, CONTEXT).transform(before)
+    stage, outline = Quantize(**settings), tiny.outline(tensor)
+    entry = stage.outline(outline, outline.places).entries["0"]
+    (after,) = stage.prepare(list, CONTEXT)(before)
+    assert (entry.quantized is not None) == (after.codes is not None) or not tensor.numel()
     assert (after.name, after.role, after.module, after.input_axis) == ("layer.weight", "linear", "layer", 0)
     assert (after.tensor.shape, after.tensor.dtype) == (tensor.shape, tensor.dtype)
     return after
@@ -94,7 +99,7 @@ def test_a_row_too_small_for_a_scale_becomes_zero() -> None:
 def test_a_group_that_does_not_divide_the_rows_is_refused() -> None:
     with pytest.raises(StageError) as caught:
         through(random(4, 48), bits=4, group=32)
-    assert str(caught.value) == "layer.weight: its rows of 48 are no multiple of group: 32; write another group"
+    assert str(caught.value) == "0: its rows of 48 are no multiple of group: 32; write another group"
 
 
 # step
@@ -258,4 +263,6 @@ def test_the_weights_are_not_read_beforehand_and_the_config_stays() -> None:
     def never() -> Any:
         raise AssertionError("the weights were read")
 
-    assert Quantize(bits=8).prepare(never, CONTEXT).config == {}
+    Quantize(bits=8).prepare(never, CONTEXT)
+    before = tiny.outline(random(4, 4), config={"dtype": "float32"})
+    assert Quantize(bits=8).outline(before, before.places).config == before.config

@@ -73,7 +73,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def streamed(original: Path, stages: dict[str, Any]) -> dict[str, Weight]:
     at = tiny.staged(original, stages)
-    return {weight.name: weight for shard in at.checkpoint.shards for weight in at.stream(shard)}
+    return {weight.name: weight for shard in at.original.shards for weight in at.stream(shard)}
 
 
 @pytest.mark.parametrize("settings", [{"bits": 8}, {"bits": 4, "group": 32}, {"step": 0.25}], ids=str)

@@ -1,5 +1,6 @@
 """Staging: which weights a step is for, and the stages applied in their order as a lazy stream."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from optimizer.errors import RecipeError
 from optimizer.model.checkpoint import Checkpoint, open_checkpoint
 from optimizer.model.weight import Weight
 from optimizer.recipe import parse
-from optimizer.stages.staging import Staged, prepare, routes
+from optimizer.stages.stage import Transform
+from optimizer.stages.staging import Staged
 
 LINEAR = 2 * 6 + 2  # of two layers, the pooler and the head
 LAYER = "bert.encoder.layer.0."
@@ -23,9 +25,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
 
 
 def routed(checkpoint: Checkpoint, **settings: Any) -> set[str]:
-    (step,) = parse({"stages": {"prune": {"amount": 0.5} | settings}}).steps
-    (found,) = routes([step], checkpoint.places)
-    return set(found)
+    (laid,) = parse({"stages": {"prune": {"amount": 0.5} | settings}}).laid(checkpoint.outline)
+    return set(laid.routed)
 
 
 def refusal(checkpoint: Checkpoint, **settings: Any) -> str:
@@ -36,7 +37,11 @@ def refusal(checkpoint: Checkpoint, **settings: Any) -> str:
 
 
 def made(checkpoint: Checkpoint, stages: dict[str, Any]) -> Staged:
-    return prepare(checkpoint, parse({"stages": stages}).steps, "dense", lambda line: None)
+    return parse({"stages": stages}).staged(checkpoint, "model", lambda line: None)
+
+
+def through(checkpoint: Checkpoint, *transforms: tuple[frozenset[str], Transform]) -> Staged:
+    return replace(made(checkpoint, {}), transforms=transforms)
 
 
 def test_without_patterns_the_stage_chooses_its_roles(checkpoint: Checkpoint) -> None:
@@ -106,9 +111,9 @@ def test_the_stages_apply_in_the_written_order(checkpoint: Checkpoint) -> None:
         return [weight.with_tensor(weight.tensor * 2)]
 
     original = tiny.values(made(checkpoint, {}))["classifier.weight"]
-    sum_first = tiny.values(Staged(checkpoint, ((names, add), (names, double)), {}))
+    sum_first = tiny.values(through(checkpoint, (names, add), (names, double)))
     assert torch.equal(sum_first["classifier.weight"], (original + 1) * 2)
-    product_first = tiny.values(Staged(checkpoint, ((names, double), (names, add)), {}))
+    product_first = tiny.values(through(checkpoint, (names, double), (names, add)))
     assert torch.equal(product_first["classifier.weight"], original * 2 + 1)
 
 
@@ -119,8 +124,8 @@ def test_weights_that_a_stage_adds_go_through_the_later_ones_by_their_own_names(
     def double(weight: Weight) -> list[Weight]:
         return [weight.with_tensor(weight.tensor * 2)]
 
-    transforms = ((frozenset(["classifier.weight"]), split), (frozenset(["added", "scale"]), double))
-    values = tiny.values(Staged(checkpoint, transforms, {}))
+    transforms = (frozenset(["classifier.weight"]), split), (frozenset(["added", "scale"]), double)
+    values = tiny.values(through(checkpoint, *transforms))
     assert values["added"].tolist() == [2.0, 2.0]
     assert values["scale"].tolist() == [1.0, 1.0]
 
@@ -158,17 +163,17 @@ def test_codes_are_touched_by_no_later_stage(checkpoint: Checkpoint) -> None:
 def test_each_step_is_logged_and_its_changes_of_the_config_are_gathered(checkpoint: Checkpoint) -> None:
     lines: list[str] = []
     recipe = parse({"stages": {"small": {"stage": "prune", "amount": 0.5}, "cast": {}}})
-    at = prepare(checkpoint, recipe.steps, recipe.output.format, lines.append)
+    at = recipe.staged(checkpoint, "model", lines.append)
     assert lines == [
         f"small: prune on {LINEAR} of {len(checkpoint.places)} weights",
         f"cast: cast on {len(checkpoint.places)} of {len(checkpoint.places)} weights",
     ]
-    assert at.config == {"dtype": "float32", "torch_dtype": None}
+    assert at.outline.config == {**checkpoint.config, "dtype": "float32"}
 
 
 def test_without_stages_everything_stays(checkpoint: Checkpoint) -> None:
     at = made(checkpoint, {})
-    assert at.config == {}
+    assert at.outline == checkpoint.outline
     values = tiny.values(at)
     assert all(torch.equal(values[weight.name], weight.tensor) for weight in checkpoint.weights())
 

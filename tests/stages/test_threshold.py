@@ -1,16 +1,18 @@
 """The threshold: strictly below it is zero, nothing else changes."""
 
 import math
-from typing import Any, cast
+from typing import Any
 
 import pytest
+import tiny
 import torch
 
+from optimizer.model.outline import sketch
 from optimizer.model.weight import Weight
 from optimizer.stages.stage import Context
 from optimizer.stages.threshold import Threshold, zero_below
 
-CONTEXT = Context(cast(Any, None), {}, False, lambda line: None)
+CONTEXT = Context(sketch(), {}, lambda line: None)
 
 
 def test_strictly_below_becomes_zero() -> None:
@@ -63,7 +65,8 @@ def test_the_stage_reads_nothing_beforehand_and_changes_one_weight_at_a_time() -
 
     prepared = Threshold(value=0.25).prepare(never, CONTEXT)
     weight = Weight("a", torch.tensor([0.25, 0.1]), "linear", "module", 0)
-    (after,) = prepared.transform(weight)
+    (after,) = prepared(weight)
     assert after.tensor.tolist() == [0.25, 0.0]
     assert (after.name, after.role, after.module, after.input_axis) == ("a", "linear", "module", 0)
-    assert prepared.config == {}
+    before = tiny.outline(weight.tensor)
+    assert Threshold(value=0.25).outline(before, before.places) == before

@@ -1,0 +1,65 @@
+"""What a format is: how weights are stored, what runs them, and how much of the disk they take."""
+
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from optimizer.model.outline import Entry
+from optimizer.model.runnable import Runnable
+from optimizer.settings import Settings
+from optimizer.stages.staging import Staged
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a format is given to write with: its own `settings`, if it has any, how many `threads`, a line's `log`."""
+
+    settings: Settings | None
+    threads: int
+    log: Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The bytes of an artifact's weight files, and how many values they hold, of which how many are zero."""
+
+    bytes: int
+    values: int
+    zeros: int
+
+
+class Format(Protocol):
+    """One way to store a model, and to run what is stored.
+
+    `packages` are what it needs installed, `how_to_load` the words on the card, `settings` the type of its own settings
+    in a recipe (`engine`), None for none. `casts` as for an Outline. `unpacks_to` is the format that `unpack` gives,
+    None for one that is not to be unpacked.
+    """
+
+    name: str
+    packages: tuple[str, ...]
+    how_to_load: str
+    settings: type[Settings] | None
+    casts: bool
+    unpacks_to: str | None
+
+    def bits(self, entry: Entry) -> float:
+        """About how many bits a value of a tensor takes in the file; rather too many."""
+
+    def write(self, staged: Staged, directory: Path, context: Context) -> None:
+        """Write the weights and config.json."""
+
+    def load(self, directory: Path, **options: Any) -> Runnable:
+        """The model, ready for inference; `options` are of what loads it, `device_map` where nothing else is said."""
+
+    def stored(self, directory: Path, names: Collection[str]) -> Stored:
+        """What its files hold; `names` are the original's tensors, so that scales and their like do not count."""
+
+    def plain(self, directory: Path) -> Iterator[tuple[str, torch.Tensor]]:
+        """The weights by their names, one at a time, as the dense format stores them."""
+
+    def unpack(self, directory: Path, output: Path) -> set[str]:
+        """Write what it holds in the format `unpacks_to` into `output`; the names of the files that this stands for."""

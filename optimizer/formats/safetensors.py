@@ -1,0 +1,127 @@
+"""What the formats share that transformers loads: config.json, and safetensors files as the original has them."""
+
+import json
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from optimizer.formats.format import Context, Stored
+from optimizer.model import loading, safetensors_file
+from optimizer.model.checkpoint import INDEX, Shard, open_shards, stored_tensors, weight_bytes
+from optimizer.model.outline import Entry
+from optimizer.model.runnable import Runnable
+from optimizer.model.weight import Parts, Weight
+from optimizer.settings import Settings
+from optimizer.stages.staging import Staged
+
+
+class Safetensors:
+    """A format that stores each tensor under its own name."""
+
+    name: str
+    packages: tuple[str, ...] = ()
+    how_to_load: str
+    settings: type[Settings] | None = None
+    casts: bool
+    unpacks_to: str | None = None
+
+    def store(self, weight: Weight, threads: int) -> torch.Tensor:
+        """What is written for a weight, or for one of its parts."""
+        raise NotImplementedError
+
+    def restore(self, stored: torch.Tensor) -> torch.Tensor:
+        """The values, or codes of another library, that `store` was given."""
+        raise NotImplementedError
+
+    def codes(self, stored: torch.Tensor) -> torch.Tensor:
+        """The numbers that are stored: integers of a quantized weight, else its values."""
+        raise NotImplementedError
+
+    def configure(self, config: dict[str, Any]) -> dict[str, Any]:
+        """What config.json says, for values that it says of the staged model."""
+        raise NotImplementedError
+
+    def bits(self, entry: Entry) -> float:
+        """About how many bits a value of a tensor takes in the file; rather too many."""
+        raise NotImplementedError
+
+    def write(self, staged: Staged, directory: Path, context: Context) -> None:
+        """Write the weights and config.json; one tensor at a time is in memory."""
+        shards = staged.original.shards
+        with tqdm(total=sum(len(shard.shapes) for shard in shards), desc="optimize", **_BAR) as bar:
+
+            def tensors(shard: Shard) -> Iterator[tuple[str, torch.Tensor]]:
+                for weight in staged.stream(shard):
+                    for part in _parts(weight):
+                        yield part.name, self.store(part, context.threads)
+                    bar.update()
+
+            stored = {
+                shard.output_name: safetensors_file.write(directory / shard.output_name, tensors(shard))
+                for shard in shards
+            }
+        if staged.original.index:
+            safetensors_file.write_index(directory / INDEX, stored)
+        config = dict(staged.outline.config)
+        # The path that a model was saved from says nothing to its readers, and the bytes must not depend on it.
+        config.pop("_name_or_path", None)
+        write_config(directory, self.configure(config))
+
+    def load(self, directory: Path, **options: Any) -> Runnable:
+        """The transformers model; `options` go to its `from_pretrained` (dtype, device_map, ...)."""
+        model: Runnable = loading.load(directory, **options)
+        return model
+
+    def stored(self, directory: Path, names: Collection[str]) -> Stored:
+        """What its files hold; `names` are the original's tensors, so that scales and their like do not count."""
+        values = zeros = 0
+        for shard in open_shards(directory):
+            known = [name for name in shard.shapes if name in names]
+            # Codes of 4 bits stand for the numbers of a table beside them, of which one is zero.
+            tables = {f"{name}.quant_map": name for name in known if f"{name}.quant_map" in shard.shapes}
+            levels = {tables[name]: tensor for name, tensor in stored_tensors(shard.path, list(tables))}
+            for name, tensor in stored_tensors(shard.path, known):
+                codes = self.codes(tensor)
+                counted = _in_halves(codes, levels[name]) if name in levels else _counted(codes)
+                values, zeros = values + counted[0], zeros + counted[1]
+        return Stored(weight_bytes(directory), values, zeros)
+
+    def plain(self, directory: Path) -> Iterator[tuple[str, torch.Tensor]]:
+        """The weights by their names, one at a time, as the dense format stores them."""
+        for shard in open_shards(directory):
+            for name, tensor in stored_tensors(shard.path, list(shard.shapes)):
+                yield name, self.restore(tensor)
+
+    def unpack(self, directory: Path, output: Path) -> set[str]:
+        """Only for a format that unpacks to another."""
+        raise NotImplementedError
+
+
+_BAR: dict[str, Any] = {"unit": "tensor", "disable": None, "leave": False}
+
+
+def write_config(directory: Path, config: dict[str, Any]) -> None:
+    """Write config.json."""
+    (directory / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _parts(weight: Weight) -> Iterator[Weight]:
+    """A weight, or each of the tensors that another library stores for it."""
+    if isinstance(weight.stored, Parts):
+        for name, tensor in weight.stored.tensors.items():
+            yield Weight(name, tensor, None, weight.module)
+    else:
+        yield weight
+
+
+def _counted(values: torch.Tensor) -> tuple[int, int]:
+    return values.numel(), int((values == 0).sum())
+
+
+def _in_halves(codes: torch.Tensor, levels: torch.Tensor) -> tuple[int, int]:
+    """How many values two codes a byte are, and how many of them stand for a zero."""
+    histogram = torch.bincount(codes.flatten() >> 4, minlength=16) + torch.bincount(codes.flatten() & 15, minlength=16)
+    return int(histogram.sum()), int(histogram[levels == 0].sum())
