@@ -10,9 +10,9 @@ import pandas
 
 from optimizer import command, launchers
 from optimizer.command import Options
+from optimizer.data.texts import DataSettings
 from optimizer.errors import RecipeError
 from optimizer.evaluation.job import Environment, EvaluationSettings
-from optimizer.evaluation.texts import DataSettings
 from optimizer.processes import interrupt
 from optimizer.recipe import SEARCH, parse
 from optimizer.report.page import write_report

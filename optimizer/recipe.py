@@ -8,9 +8,9 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
+from optimizer.data.texts import DataSettings
 from optimizer.errors import RecipeError
 from optimizer.evaluation.job import Environment, EvaluationSettings
-from optimizer.evaluation.texts import DataSettings
 from optimizer.formats import FORMATS
 from optimizer.model.checkpoint import Checkpoint
 from optimizer.model.locate import ModelSettings

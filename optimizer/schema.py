@@ -3,8 +3,8 @@
 import json
 from typing import Any
 
+from optimizer.data.texts import DataSettings
 from optimizer.evaluation.job import Environment, EvaluationSettings
-from optimizer.evaluation.texts import DataSettings
 from optimizer.model.locate import ModelSettings
 from optimizer.recipe import SEARCH, Output
 from optimizer.rows.gates import Gates

@@ -15,10 +15,10 @@ import torch
 from safetensors import safe_open
 
 from optimizer.composing import COMMAND_KEYS, compose
+from optimizer.data.texts import DataSettings
 from optimizer.errors import OptimizerError
 from optimizer.evaluation.job import EvaluationSettings
 from optimizer.evaluation.models import quiet
-from optimizer.evaluation.texts import DataSettings
 from optimizer.model.checkpoint import open_shards, read_config, weight_bytes
 from optimizer.model.locate import ModelSettings, locate
 from optimizer.model.task import auto_class, task_of

@@ -31,7 +31,7 @@ def main() -> int:
 
 
 def _compare(original: str, optimized: dict[str, Path], data: str | None, page: str | None) -> bool:
-    from optimizer.evaluation.texts import DataSettings
+    from optimizer.data.texts import DataSettings
     from optimizer.report.page import write_report
     from optimizer.report.table import show
     from optimizer.runs.comparing import compare

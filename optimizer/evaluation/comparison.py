@@ -13,6 +13,7 @@ from filelock import FileLock
 from torch import Tensor
 from tqdm import tqdm
 
+from optimizer.data.texts import Texts, check_labels
 from optimizer.errors import EvaluationError
 from optimizer.evaluation.cache import Recorder, recorded
 from optimizer.evaluation.inputs import Batch, Inputs, alike, batches
@@ -28,7 +29,6 @@ from optimizer.evaluation.predict import (
     valid,
 )
 from optimizer.evaluation.tally import Answers, Figures, Tally
-from optimizer.evaluation.texts import Texts, check_labels
 from optimizer.model.checkpoint import read_config
 from optimizer.model.task import Task
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from optimizer.data.texts import Texts
+from optimizer.data.tokens import Example, TokenInputs, load_tokenizer, token_inputs, tokenizer_files
 from optimizer.errors import EvaluationError
 from optimizer.evaluation.random_inputs import RandomInputs
-from optimizer.evaluation.texts import Texts
-from optimizer.evaluation.tokens import Example, TokenInputs, load_tokenizer, token_inputs, tokenizer_files
 from optimizer.model.loading import on_meta
 from optimizer.model.task import Task
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from pydantic import Field
 
+from optimizer.data import calibration
+from optimizer.data.texts import DataSettings, Texts
 from optimizer.errors import DataError
-from optimizer.evaluation.texts import DataSettings, Texts, read
 from optimizer.model.task import Task
 from optimizer.processes.cores import cores
 from optimizer.settings import Settings
@@ -34,8 +35,9 @@ class Environment(Settings):
 class Job:
     """An artifact to be measured against its original, whose `fingerprint` is given.
 
-    `data` names the texts, whose fingerprint is `data_fingerprint`: whoever measures reads them. `cache` is the folder
-    where the original's predictions are kept from job to job.
+    `data` names the texts, of which those to measure on have the fingerprint `data_fingerprint`: whoever measures reads
+    them. `calibrated` says that a part of them may be spared for calibration. `cache` is the folder where the original's
+    predictions are kept from job to job.
     """
 
     original: Path
@@ -47,10 +49,11 @@ class Job:
     settings: EvaluationSettings
     environment: Environment
     cache: Path
+    calibrated: bool = False
 
     def read_texts(self) -> Texts:
         """The texts; DataError when they are no longer what they were when the job was made."""
-        texts = read(self.data, is_demo=False)
+        texts = calibration.measured(self.data, is_demo=False, calibrated=self.calibrated)
         if texts.fingerprint != self.data_fingerprint:
             raise DataError(f"{texts.name}: has changed since the command began; run the command again")
         return texts

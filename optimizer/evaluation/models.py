@@ -10,10 +10,10 @@ from typing import Any
 import torch
 import transformers
 
+from optimizer.data.texts import Texts
 from optimizer.errors import EvaluationError
 from optimizer.evaluation.inputs import Inputs, prepare, prepare_artifact
 from optimizer.evaluation.job import Environment, Job
-from optimizer.evaluation.texts import Texts
 from optimizer.formats import load
 from optimizer.model.runnable import Runnable
 from optimizer.model.task import Task

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from optimizer.data.tokens import Example, positions
 from optimizer.errors import EvaluationError
-from optimizer.evaluation.tokens import Example, positions
 
 _EXAMPLES = 64
 _LENGTH = 64

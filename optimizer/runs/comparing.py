@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from optimizer.artifact.manifest import versions
+from optimizer.data.texts import DataSettings, check_labels, read
 from optimizer.errors import ModelError, as_optimizer_error
 from optimizer.evaluation import size
 from optimizer.evaluation.job import Environment, EvaluationSettings
 from optimizer.evaluation.measure import Job, evaluate
-from optimizer.evaluation.texts import DataSettings, check_labels, read
 from optimizer.model.checkpoint import Checkpoint, open_checkpoint, open_shards, read_config
 from optimizer.model.locate import ModelSettings, locate
 from optimizer.rows.row import Row

@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from optimizer.data.texts import DataSettings, Texts, check_labels, read
 from optimizer.errors import ModelError, OptimizerError
-from optimizer.evaluation.texts import DataSettings, Texts, check_labels, read
 from optimizer.model.checkpoint import Checkpoint, fingerprint, open_checkpoint, stamps
 from optimizer.model.locate import ModelSettings, Original, locate
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 from transformers import ASTConfig, AutoTokenizer, Wav2Vec2Config
 
+from optimizer.data.texts import DataSettings, Text, Texts
 from optimizer.errors import EvaluationError
 from optimizer.evaluation.inputs import Inputs, batches, prepare
 from optimizer.evaluation.random_inputs import RandomInputs
-from optimizer.evaluation.texts import DataSettings, Text, Texts
 from optimizer.model.task import Task
 
 TinyModel = Callable[..., Path]

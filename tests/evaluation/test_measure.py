@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig
 
+from optimizer.data.texts import DataSettings, Label, Text, read
 from optimizer.errors import DataError, EvaluationError, ProcessError
 from optimizer.evaluation import comparison, latency, memory
 from optimizer.evaluation.inputs import prepare
@@ -25,7 +26,6 @@ from optimizer.evaluation.measure import FIGURES, Job, evaluate
 from optimizer.evaluation.models import sides
 from optimizer.evaluation.predict import predict
 from optimizer.evaluation.tally import Figures
-from optimizer.evaluation.texts import DataSettings, Label, Text, read
 from optimizer.model.loading import load
 from optimizer.model.task import TASKS, Task, task_of
 from optimizer.processes import machine

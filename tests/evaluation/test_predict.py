@@ -7,12 +7,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from optimizer.data.texts import DataSettings, Texts
 from optimizer.evaluation.agreement import IGNORED
 from optimizer.evaluation.inputs import Batch, batches, prepare
 from optimizer.evaluation.job import Environment
 from optimizer.evaluation.models import load_on
 from optimizer.evaluation.predict import decision, forward_inputs, next_tokens, predict, valid
-from optimizer.evaluation.texts import DataSettings, Texts
 from optimizer.model.task import Task
 
 TinyModel = Callable[..., Path]

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -11,8 +11,8 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from optimizer import demo
+from optimizer.data.files import TXT_COLUMN, Row, read_rows
 from optimizer.errors import DataError
-from optimizer.evaluation.files import TXT_COLUMN, Row, read_rows
 from optimizer.settings import Settings, nearest
 
 Text = str | tuple[str, str]
@@ -27,13 +27,15 @@ class DataSettings(Settings):
     """Which texts: `path` is a file (jsonl, csv, parquet, txt), `demo`, `builtin`, or `auto`.
 
     `text` names the column of texts, or two columns for pairs; `label` the column of labels, if there is one.
-    `limit` keeps only the first texts.
+    `limit` keeps only the first texts. `calibration` is another file of texts, in the same columns and without labels,
+    for what looks at the model's behaviour; without it, that takes a part of these, on which nothing is then measured.
     """
 
     path: str = "auto"
     text: str | list[str] = "text"
     label: str = "label"
     limit: int | None = Field(default=None, ge=1)
+    calibration: str | None = None
 
     @field_validator("text", mode="before")
     @classmethod
@@ -70,9 +72,13 @@ def read(settings: DataSettings, *, is_demo: bool) -> Texts:
         raise DataError(f"{path}: holds no texts")
     texts = tuple(_text(row, settings.text, path) for row in rows)
     labels = _labels(rows, settings.label)
-    content = json.dumps([texts, labels]).encode()
     source = settings.model_copy(update={"path": name if name in _SHIPPED else str(path.absolute())})
-    return Texts(texts, labels, name, hashlib.sha256(content).hexdigest(), source)
+    return Texts(texts, labels, name, fingerprint(texts, labels), source)
+
+
+def fingerprint(texts: Sequence[Text], labels: Sequence[Label] | None) -> str:
+    """The sha256 of texts and labels in hexadecimal."""
+    return hashlib.sha256(json.dumps([texts, labels]).encode()).hexdigest()
 
 
 def _source(path: str, is_demo: bool) -> tuple[str, Path]:

@@ -9,8 +9,8 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
+from optimizer.data.texts import DataSettings, Texts, check_labels, read
 from optimizer.errors import DataError
-from optimizer.evaluation.texts import DataSettings, Texts, check_labels, read
 
 ROWS = [{"text": "hello, you", "label": "yes", "more": 1}, {"text": "grüß\ndich", "label": "no", "more": 2}]
 CLASSIFIER = {"architectures": ["BertForSequenceClassification"], "id2label": {"0": "no", "1": "yes", "2": "5"}}

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from optimizer.data.texts import Text, Texts
 from optimizer.errors import EvaluationError, first_line
-from optimizer.evaluation.texts import Text, Texts
 
 Example = dict[str, Tensor]
 """One example's inputs by name, without a batch axis and without padding."""

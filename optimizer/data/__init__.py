@@ -1,0 +1,1 @@
+"""The texts of a recipe: read, shared out between measuring and calibrating, tokenized."""

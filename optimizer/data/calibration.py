@@ -1,0 +1,91 @@
+"""The texts that engines and statistics are calibrated on, apart from those that agreement is measured on."""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from optimizer.data.texts import DataSettings, Text, Texts, fingerprint, read
+from optimizer.errors import DataError
+
+MOST = 512
+"""Texts that are taken from those to be measured on where no others are given; engines ask for a few hundred."""
+FEWEST = 8
+_SHARE = 5  # at most one in so many of the texts to be measured on
+_TOLERATED = 0.01  # of the given texts: more means that the wrong file was given
+
+
+@dataclass(frozen=True)
+class Shared:
+    """The texts of a recipe whose artifact is calibrated: those to measure on, and the others.
+
+    `dropped` counts the given calibration texts that are measured on too, and so are not calibrated on.
+    """
+
+    measured: Texts
+    calibration: Texts
+    dropped: int
+
+
+def share_out(settings: DataSettings, *, is_demo: bool) -> Shared:
+    """Read the texts that a recipe's `data` names, for a recipe that needs some to calibrate on.
+
+    Raises DataError for texts that cannot be read, are too few, or are the same.
+    """
+    texts = read(settings, is_demo=is_demo)
+    if settings.calibration is None:
+        return Shared(*split(texts), dropped=0)
+    others = settings.model_copy(update={"path": settings.calibration, "label": "", "limit": None})
+    calibration, dropped = apart(texts, read(others, is_demo=False))
+    return Shared(texts, calibration, dropped)
+
+
+def measured(settings: DataSettings, *, is_demo: bool, calibrated: bool) -> Texts:
+    """The texts to measure on: all that a recipe's `data` names, or those that `share_out` leaves."""
+    return share_out(settings, is_demo=is_demo).measured if calibrated else read(settings, is_demo=is_demo)
+
+
+def apart(texts: Texts, given: Texts) -> tuple[Texts, int]:
+    """The given calibration texts without those that `texts` holds too, and how many were left out.
+
+    Raises DataError when more than one in a hundred is in both, or none is left.
+    """
+    asked = set(texts.texts)
+    kept = [text for text in given.texts if text not in asked]
+    dropped = len(given.texts) - len(kept)
+    if dropped > _TOLERATED * len(given.texts):
+        raise DataError(
+            f"data.calibration: {dropped} of the {len(given.texts)} texts of {given.name} are also in {texts.name}, "
+            "on which the agreement is measured; give others"
+        )
+    return _unlabelled(kept, given), dropped
+
+
+def split(texts: Texts) -> tuple[Texts, Texts]:
+    """The texts to measure on and those to calibrate on, where one file has to serve for both.
+
+    Which are which is decided by their sha256, so that it depends on no order and no seed; equal texts stay together.
+    Raises DataError when there are too few.
+    """
+    count = min(MOST, len(set(texts.texts)) // _SHARE)
+    if count < FEWEST:
+        raise DataError(
+            f"data.calibration: {texts.name} has too few texts to spare some for calibration; "
+            "write data.calibration=FILE, with texts that need no labels"
+        )
+    chosen = set(sorted(set(texts.texts), key=_digest)[:count])
+    asked = [index for index, text in enumerate(texts.texts) if text not in chosen]
+    labels = None if texts.labels is None else tuple(texts.labels[index] for index in asked)
+    kept = tuple(texts.texts[index] for index in asked)
+    left = replace(texts, texts=kept, labels=labels, fingerprint=fingerprint(kept, labels))
+    return left, _unlabelled(chosen, texts)
+
+
+def _unlabelled(texts: Iterable[Text], of: Texts) -> Texts:
+    once = tuple(sorted(set(texts), key=_digest))
+    if not once:
+        raise DataError(f"data.calibration: {of.name} holds no text that is not measured on; give others")
+    return replace(of, texts=once, labels=None, fingerprint=fingerprint(once, None))
+
+
+def _digest(text: Text) -> str:
+    return hashlib.sha256(repr(text).encode()).hexdigest()
