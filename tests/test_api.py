@@ -28,7 +28,7 @@ def test_a_run_is_a_frame_of_its_row(recipe, tmp_path) -> None:
     assert tuple(frame.columns) == COLUMNS
     (row,) = frame.to_dict("records")
     assert (row["status"], row["stages"], row["format"]) == ("ok", "cast", "dense")
-    assert optimizer.load(tmp_path / row["artifact"]) is not None
+    assert optimizer.load(tmp_path / row["artifact"]).num_parameters() == row["parameters"]
     assert signal.getsignal(signal.SIGINT) is handler
     assert pandas.read_csv(tmp_path / "results.csv")["run_id"].tolist() == [row["run_id"]]
     again = optimizer.run(recipe, out=tmp_path)

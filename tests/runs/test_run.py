@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from optimizer.errors import RecipeError
-from optimizer.processes import interrupt
+from optimizer.processes import interrupt, process
 from optimizer.recipe import parse
 from optimizer.runs import run
 from optimizer.runs.plan import plan
@@ -27,8 +27,7 @@ def test_a_ctrl_c_that_a_library_swallows_still_stops_the_run(
     before = signal.getsignal(signal.SIGINT)
     model = {"path": str(tiny_model("sequence-classification"))}
     at = plan(parse({"model": model, "evaluation": {"examples": 0, "repetitions": 0}}))
-    monkeypatch.setattr(run, "_make", optimize)
-    monkeypatch.setattr(run, "_measure", lambda *_: {})
+    monkeypatch.setattr(process, "call", optimize)
     interrupt.listen()
     try:
         with pytest.raises(KeyboardInterrupt):
