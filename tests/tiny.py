@@ -18,6 +18,8 @@ from transformers import (
     T5ForConditionalGeneration,
     ViTConfig,
     ViTForImageClassification,
+    Wav2Vec2Config,
+    Wav2Vec2ForSequenceClassification,
 )
 
 from optimizer.artifact.manifest import Manifest
@@ -91,6 +93,17 @@ def vit() -> PreTrainedModel:
         hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, image_size=16, patch_size=8
     )
     return ViTForImageClassification(config)
+
+
+def wav2vec2() -> PreTrainedModel:
+    """Convolutions, one of them in two tensors with "weight" in the middle of their names."""
+    torch.manual_seed(0)
+    config = Wav2Vec2Config(
+        hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, conv_dim=(16, 16),
+        conv_stride=(2, 2), conv_kernel=(3, 3), num_feat_extract_layers=2, num_conv_pos_embeddings=16,
+        num_conv_pos_embedding_groups=2, num_labels=3, classifier_proj_size=16,
+    )  # fmt: skip
+    return Wav2Vec2ForSequenceClassification(config)
 
 
 def save(model: PreTrainedModel, directory: Path, shard_size: str = "50GB") -> Path:

@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from optimizer.evaluation.predict import Prediction
+from optimizer.files import replacing
 
 _LARGEST_BYTES = 2**30
 _DIGEST = "sha256"
@@ -48,15 +48,12 @@ class Recorder:
         if self._tensors is None:
             return False
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self._path.with_name(f"{self._path.name}.{os.getpid()}.partial")
         digest = _digest(self._tensors[name] for name in sorted(self._tensors))
-        try:
-            save_file(self._tensors, partial, metadata={_DIGEST: digest})
-            partial.replace(self._path)
-        except SafetensorError as error:  # how it reports a full disk
-            raise OSError(str(error)) from error
-        finally:
-            partial.unlink(missing_ok=True)
+        with replacing(self._path) as partial:
+            try:
+                save_file(self._tensors, partial, metadata={_DIGEST: digest})
+            except SafetensorError as error:  # how it reports a full disk
+                raise OSError(str(error)) from error
         return True
 
 

@@ -53,7 +53,7 @@ class Format(Protocol):
         """Write the weights and config.json."""
 
     def load(self, directory: Path, **options: Any) -> Runnable:
-        """The model, ready for inference; `options` are of what loads it, `device_map` where nothing else is said."""
+        """The model, ready for inference; `options` go to what loads it, the run's device as `device_map`."""
 
     def stored(self, directory: Path, names: Collection[str]) -> Stored:
         """What its files hold; `names` are the original's tensors, so that scales and their like do not count."""

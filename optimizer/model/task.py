@@ -1,7 +1,6 @@
-"""What a model is for: the one table of tasks, and which of them a config.json names."""
+"""What a model is for: the task and the AutoModel class that its config.json names."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from optimizer.errors import ModelError
@@ -20,35 +19,16 @@ Task = Literal[
 
 TASKS: tuple[Task, ...] = get_args(Task)
 
-
-@dataclass(frozen=True)
-class Kind:
-    """What the models of a task have in common.
-
-    `auto_class` is the name of the AutoModel class that loads them. `rows` says what one answer is given for: an
-    example, each of its tokens, or each token that is generated after it. `decides` is what an answer decides: a class,
-    labels (one class, several or a number, as the configuration says), or nothing, for a vector. `vocabulary`: the
-    classes are the vocabulary. `outputs` are the fields of the model's output that hold the answer, the first that is
-    there or, where `outputs` are stacked, all.
-    """
-
-    auto_class: str
-    rows: Literal["example", "token", "generated"] = "example"
-    decides: Literal["class", "labels", "vector"] = "class"
-    vocabulary: bool = False
-    outputs: tuple[str, ...] = ("logits",)
-
-
-KINDS: dict[Task, Kind] = {
-    "sequence-classification": Kind("AutoModelForSequenceClassification", decides="labels"),
-    "token-classification": Kind("AutoModelForTokenClassification", rows="token"),
-    "question-answering": Kind("AutoModelForQuestionAnswering", outputs=("start_logits", "end_logits")),
-    "image-classification": Kind("AutoModelForImageClassification", decides="labels"),
-    "audio-classification": Kind("AutoModelForAudioClassification", decides="labels"),
-    "seq2seq-lm": Kind("AutoModelForSeq2SeqLM", rows="generated", vocabulary=True),
-    "masked-lm": Kind("AutoModelForMaskedLM", rows="token", vocabulary=True),
-    "causal-lm": Kind("AutoModelForCausalLM", rows="token", vocabulary=True),
-    "encoder": Kind("AutoModel", decides="vector", outputs=("pooler_output", "last_hidden_state")),
+_AUTO_CLASS: dict[Task, str] = {
+    "sequence-classification": "AutoModelForSequenceClassification",
+    "token-classification": "AutoModelForTokenClassification",
+    "question-answering": "AutoModelForQuestionAnswering",
+    "image-classification": "AutoModelForImageClassification",
+    "audio-classification": "AutoModelForAudioClassification",
+    "seq2seq-lm": "AutoModelForSeq2SeqLM",
+    "masked-lm": "AutoModelForMaskedLM",
+    "causal-lm": "AutoModelForCausalLM",
+    "encoder": "AutoModel",
 }
 
 
@@ -56,7 +36,7 @@ def auto_class(task: Task) -> Any:
     """The transformers AutoModel class that loads models of `task`."""
     import transformers
 
-    return getattr(transformers, KINDS[task].auto_class)
+    return getattr(transformers, _AUTO_CLASS[task])
 
 
 def task_of(config: Mapping[str, Any]) -> Task:

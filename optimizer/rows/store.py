@@ -15,9 +15,9 @@ from functools import lru_cache
 from io import StringIO
 from pathlib import Path
 from typing import Any, NamedTuple
-from uuid import uuid4
 
 from optimizer.errors import ArtifactError
+from optimizer.files import replacing
 from optimizer.rows.row import COLUMNS, Row
 
 ROW_FILE = "row.json"
@@ -162,9 +162,5 @@ def _line(cells: Any) -> str:
 
 
 def _replace(path: Path, text: str) -> None:
-    partial = path.with_name(f"{path.name}.{uuid4().hex}.partial")  # process ids repeat from machine to machine
-    try:
+    with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8", errors="backslashreplace")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -95,6 +95,23 @@ def test_a_large_file_is_left_out_and_the_log_says_so(
     assert any("LICENSE is left out" in line for line in caplog.messages)
 
 
+def test_exports_of_the_original_are_left_out_and_other_weights_stay(
+    original: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    copy = shutil.copytree(original, tmp_path / "tickets")
+    exports = "onnx/model.onnx", "onnx/config.json", "openvino/openvino_model.xml", "model.onnx_data"
+    others = "2_Dense/model.safetensors", "2_Dense/pytorch_model.bin", "vocab.xml"
+    for name in (*exports, *others, "openvino_model.xml", "openvino_model.bin"):
+        (copy / name).parent.mkdir(exist_ok=True)
+        (copy / name).write_text("x")
+    caplog.set_level("INFO", "optimizer")
+    tiny.optimize(copy, tmp_path / "artifact", HALF)
+    tiny.optimize(original, tmp_path / "without", HALF)
+    assert set(contents(tmp_path / "artifact")) == {*contents(tmp_path / "without"), *others}
+    for name in exports:
+        assert f"{name} is left out: it is another form of the original" in caplog.messages
+
+
 def test_the_shards_and_the_index_are_the_originals(original: Path, tmp_path: Path) -> None:
     tiny.optimize(original, tmp_path / "artifact", BALANCED)
     before = json.loads((original / "model.safetensors.index.json").read_text())["weight_map"]
@@ -181,6 +198,15 @@ def test_the_pickle_beside_it_is_plain_and_equal(original: Path, tmp_path: Path,
         expected |= load_file(path)
     assert set(found) == set(expected)
     assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_the_pickle_of_a_packed_artifact_is_that_of_the_dense_one(original: Path, tmp_path: Path) -> None:
+    stages = {"quantize": {"step": 0.25}, "cast": {}}
+    for name in ("dense", "packed"):
+        tiny.optimize(original, tmp_path / name, stages, also_pt=True, format=name)
+    dense, packed = ((tmp_path / name / "model_optimized.pt").read_bytes() for name in ("dense", "packed"))
+    assert dense == packed
+    assert not list((tmp_path / "packed").glob("model_optimized.pt.*"))
 
 
 def test_the_pickle_holds_shards_of_any_name(tmp_path: Path) -> None:

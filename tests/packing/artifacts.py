@@ -41,24 +41,13 @@ def mixtral() -> hf.PreTrainedModel:
     return hf.MixtralForCausalLM(config)
 
 
-def wav2vec2() -> hf.PreTrainedModel:
-    """Convolutions, one of them in two tensors with "weight" in the middle of their names."""
-    torch.manual_seed(0)
-    config = hf.Wav2Vec2Config(
-        hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, conv_dim=(16, 16),
-        conv_stride=(2, 2), conv_kernel=(3, 3), num_feat_extract_layers=2, num_conv_pos_embeddings=16,
-        num_conv_pos_embedding_groups=2, num_labels=3, classifier_proj_size=16,
-    )  # fmt: skip
-    return hf.Wav2Vec2ForSequenceClassification(config)
-
-
 MODELS: dict[str, Callable[[], hf.PreTrainedModel]] = {
     "bert": tiny.bert,
     "gpt2": tiny.gpt2,
     "llama": tiny.llama,
     "t5": tiny.t5,
     "mixtral": mixtral,
-    "wav2vec2": wav2vec2,
+    "wav2vec2": tiny.wav2vec2,
 }
 
 

@@ -1,18 +1,22 @@
 """Staging: which weights a step is for, and the stages applied in their order as a lazy stream."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import tiny
 import torch
 
-from optimizer.errors import RecipeError
+from optimizer.artifact.write import write
+from optimizer.errors import RecipeError, StageError
 from optimizer.model.checkpoint import Checkpoint, open_checkpoint
-from optimizer.model.weight import Weight
+from optimizer.model.outline import Outline
+from optimizer.model.weight import Codes, Place, Weight, Weights
 from optimizer.recipe import parse
-from optimizer.stages.stage import Transform
+from optimizer.stages import STAGES
+from optimizer.stages.stage import Context, Stage, Transform
 from optimizer.stages.staging import Staged
 
 LINEAR = 2 * 6 + 2  # of two layers, the pooler and the head
@@ -169,6 +173,90 @@ def test_each_step_is_logged_and_its_changes_of_the_config_are_gathered(checkpoi
         f"cast: cast on {len(checkpoint.places)} of {len(checkpoint.places)} weights",
     ]
     assert at.outline.config == {**checkpoint.config, "dtype": "float32"}
+
+
+class Rename(Stage):
+    """Gives a weight another name and another place."""
+
+    kind: ClassVar[str] = "rename"
+    fits: bool = True
+
+    def outline(self, before: Outline, routed: Mapping[str, Place]) -> Outline:
+        if not self.fits:
+            raise StageError("it does not fit; write fits: true")
+        entries = {f"{name}.new" if name in routed else name: entry for name, entry in before.entries.items()}
+        return replace(before, entries={name: replace(entry, name=name) for name, entry in entries.items()})
+
+    def prepare(self, weights: Weights, context: Context) -> Transform:
+        return lambda weight: [replace(weight, name=f"{weight.name}.new")]
+
+
+def test_a_later_stage_is_routed_on_what_an_earlier_one_left(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(STAGES, "rename", Rename)
+    first = {"only": ["classifier.weight"]}
+    values = tiny.values(made(checkpoint, {"rename": first, "prune": {"amount": 0.5, "only": ["*.new"]}}))
+    assert "classifier.weight" not in values
+    assert (values["classifier.weight.new"] == 0).sum() == values["classifier.weight.new"].numel() // 2
+    with pytest.raises(
+        RecipeError, match=r"^stages\.prune\.only: 'classifier\.weight' matches no weight; did you mean"
+    ):
+        made(checkpoint, {"rename": first, "prune": {"amount": 0.5, "only": ["classifier.weight"]}})
+
+
+def test_a_stage_that_fits_no_model_is_refused_with_the_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(STAGES, "rename", Rename)
+    with pytest.raises(RecipeError, match=r"^stages\.other: it does not fit; write fits: true$"):
+        parse({"stages": {"other": {"stage": "rename", "fits": False}}})
+
+
+@pytest.mark.parametrize(
+    ("stages", "line"),
+    [
+        (
+            {"prune": {"pattern": "2:7"}},
+            f"stages.prune: {LAYER}attention.self.query.weight: its input axis of 64 is no multiple of 7; "
+            f"leave it out with skip: ['{LAYER}attention.self.query.weight']",
+        ),
+        (
+            {"small": {"stage": "quantize", "bits": 4, "group": 48, "roles": ["embedding"]}},
+            "stages.small: bert.embeddings.word_embeddings.weight: its rows of 64 are no multiple of group: 48; "
+            "write another group",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_a_tensor_is_read(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch, stages: dict[str, Any], line: str
+) -> None:
+    monkeypatch.setattr(Checkpoint, "weights_of", None)
+    recipe = parse({"stages": stages})
+    with pytest.raises(StageError) as caught:
+        recipe.laid(checkpoint.outline)
+    assert str(caught.value) == line
+
+
+def test_codes_are_restored_only_where_somebody_asks(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asked(codes: Codes) -> torch.Tensor:
+        raise AssertionError("nobody needs the numbers")
+
+    monkeypatch.setattr(Codes, "restore", asked)
+    recipe = parse({"stages": {"quantize": {"step": 0.25}, "cast": {}}, "format": "packed"})
+    write(recipe.staged(checkpoint, "model", lambda line: None), tmp_path / "artifact")
+
+
+def test_an_overflow_of_codes_is_found_without_them(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    directory = tiny.save(tiny.bert(), tmp_path / "model")
+    state = load_file(directory / "model.safetensors")
+    state["classifier.weight"][1, 3] = -70000.0
+    save_file(state, directory / "model.safetensors")
+    at = tiny.staged(directory, {"quantize": {"bits": 8}, "cast": {}})
+    with pytest.raises(StageError, match=r"^classifier\.weight: its largest value 70000 is beyond float16's 65504; "):
+        tiny.values(at)
 
 
 def test_without_stages_everything_stays(checkpoint: Checkpoint) -> None:
