@@ -222,6 +222,29 @@ def test_a_sweep_that_may_not_fit_on_the_disk_is_refused(optimizer, tmp_path, mo
     assert optimizer(*sizes)[0] == 0
 
 
+def test_what_does_not_fit_the_model_is_refused_before_anything_is_written(optimizer, tmp_path, model: str) -> None:
+    words = [f"model.path={model}", QUIET]
+    code, _, err = optimizer("recipe=baseline", "+stages.prune.pattern='5:7'", *words)
+    assert code == 2
+    assert "its input axis of 32 is no multiple of 7; " in one_line(err)
+    code, _, err = optimizer("recipe=baseline", "+stages.quantize={bits: 4, group: 7}", *words)
+    assert code == 2
+    assert "its rows of 32 are no multiple of group: 7; " in one_line(err)
+    assert not rows_there(tmp_path)
+    grid = ["+stages.quantize.bits=4", "+stages.quantize.group=7,8"]
+    code, _, err = optimizer("-m", "recipe=baseline", *grid, *words)
+    assert code == 1
+    assert "no multiple of group: 7; " in err
+    assert sorted(row["status"] for row in rows(tmp_path / "outputs")) == ["failed", "ok"]
+
+
+def test_much_pruning_brings_a_warning(model: str, tmp_path: Path) -> None:
+    lines: list[str] = []
+    sweep.sweep([parse(pruned(model, 0.6))], tmp_path, say=lines.append)
+    assert lines[0] == ("stages.prune: pruning above 0.5 often costs much accuracy; look at the agreement")
+    assert not any("above" in line for line in lines[1:])
+
+
 def rows_there(folder: Path) -> list[Path]:
     return list(folder.glob("outputs/runs/*/row.json"))
 

@@ -199,9 +199,7 @@ def test_a_later_stage_is_routed_on_what_an_earlier_one_left(
     values = tiny.values(made(checkpoint, {"rename": first, "prune": {"amount": 0.5, "only": ["*.new"]}}))
     assert "classifier.weight" not in values
     assert (values["classifier.weight.new"] == 0).sum() == values["classifier.weight.new"].numel() // 2
-    with pytest.raises(
-        RecipeError, match=r"^stages\.prune\.only: 'classifier\.weight' matches no weight; did you mean"
-    ):
+    with pytest.raises(RecipeError, match=r"^stages\.prune\.only: 'classifier\.weight' matches no weight; "):
         made(checkpoint, {"rename": first, "prune": {"amount": 0.5, "only": ["classifier.weight"]}})
 
 
@@ -215,12 +213,12 @@ def test_a_stage_that_fits_no_model_is_refused_with_the_recipe(monkeypatch: pyte
     ("stages", "line"),
     [
         (
-            {"prune": {"pattern": "2:7"}},
+            {"prune": {"pattern": "2:7", "only": ["*.query.weight"]}},
             f"stages.prune: {LAYER}attention.self.query.weight: its input axis of 64 is no multiple of 7; "
             f"leave it out with skip: ['{LAYER}attention.self.query.weight']",
         ),
         (
-            {"small": {"stage": "quantize", "bits": 4, "group": 48, "roles": ["embedding"]}},
+            {"small": {"stage": "quantize", "bits": 4, "group": 48, "only": ["*.word_embeddings.weight"]}},
             "stages.small: bert.embeddings.word_embeddings.weight: its rows of 64 are no multiple of group: 48; "
             "write another group",
         ),
