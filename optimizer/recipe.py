@@ -87,6 +87,11 @@ class Recipe:
         """The packages that its stages and its format need."""
         return *(name for step in self.steps for name in step.stage.packages), *FORMATS[self.output.format].packages
 
+    @property
+    def calibrated(self) -> bool:
+        """Whether it needs texts to calibrate on."""
+        return FORMATS[self.output.format].calibrated(self.output.engine_settings)
+
     def laid(self, original: Outline) -> list[staging.Laid]:
         """The steps laid over an original's outline, which raises what `staging.lay` does."""
         return staging.lay(replace(original, casts=FORMATS[self.output.format].casts), self.steps)

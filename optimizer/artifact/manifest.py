@@ -3,7 +3,7 @@
 import hashlib
 import json
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -22,7 +22,8 @@ _PACKAGES = ("optimizer", "torch", "transformers", "bitsandbytes", "numpy", "saf
 class Manifest:
     """Where an artifact comes from, what decided its bytes, and the sha256 and size of its files.
 
-    It lists every file but itself and the card, and holds no path, no time.
+    It lists every file but itself and the card, and holds no path, no time. `calibration` says of the texts that were
+    calibrated on, if any were, their fingerprint and number, and on what they were run through the model.
     """
 
     format_version: int
@@ -33,6 +34,7 @@ class Manifest:
     parameters: int
     versions: dict[str, str]
     files: dict[str, dict[str, Any]]
+    calibration: Mapping[str, Any] | None = None
 
 
 def versions(packages: Iterable[str] = ()) -> dict[str, str]:
@@ -63,7 +65,8 @@ def describe_files(directory: Path) -> dict[str, dict[str, Any]]:
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
     """Write the manifest as sorted JSON."""
-    text = json.dumps(asdict(manifest), indent=2, sort_keys=True) + "\n"
+    values = {key: value for key, value in asdict(manifest).items() if key != "calibration" or value is not None}
+    text = json.dumps(values, indent=2, sort_keys=True) + "\n"
     (directory / NAME).write_text(text, encoding="utf-8")
 
 

@@ -12,7 +12,7 @@ from optimizer.artifact.building import building
 from optimizer.artifact.card import write_card
 from optimizer.artifact.manifest import FORMAT_VERSION, Manifest, describe_files, versions, write_manifest
 from optimizer.formats import FORMATS
-from optimizer.formats.format import Context, Format
+from optimizer.formats.format import Calibrated, Context, Format
 from optimizer.model import safetensors_file
 from optimizer.model.checkpoint import Checkpoint, model_files, weight_bytes
 from optimizer.recipe import Output
@@ -29,17 +29,24 @@ _LARGEST_COPY = 64 << 20
 log = logging.getLogger(__name__)
 
 
-def write(staged: Staged, place: Path, keep: Path | None = None, threads: int = 1) -> Manifest:
+def write(
+    staged: Staged,
+    place: Path,
+    keep: Path | None = None,
+    threads: int = 1,
+    calibration: Calibrated | None = None,
+) -> Manifest:
     """Write what `staged` holds as an artifact at `place`, as its recipe says, and return its manifest.
 
-    What was at `place` is kept as `keep`, or removed if that is None; `threads` does not decide bytes. Raises
-    ArtifactError when the disk is full or cannot be written; then nothing is left behind.
+    What was at `place` is kept as `keep`, or removed if that is None; `threads` does not decide bytes, except where
+    there is a `calibration`, which a recipe that is calibrated needs. Raises ArtifactError when the disk is full or
+    cannot be written; then nothing is left behind.
     """
     original, output = staged.original, Output.of(staged.record)
     format_ = FORMATS[output.format]
     with building(place, keep, source=original.directory) as directory:
         _copy_others(original, directory)
-        format_.write(staged, directory, Context(output.engine_settings, threads, log.info))
+        format_.write(staged, directory, Context(output.engine_settings, threads, log.info, calibration))
         (directory / "recipe.yaml").write_text(dump(staged.record), encoding="utf-8")
         if output.also_pt:
             _write_pickle(format_, directory)
@@ -52,6 +59,7 @@ def write(staged: Staged, place: Path, keep: Path | None = None, threads: int = 
             parameters=original.parameters,
             versions=versions((*staged.packages, *format_.packages)),
             files=describe_files(directory),
+            calibration=calibration.record if calibration else None,
         )
         write_manifest(directory, manifest)
         write_card(directory, manifest, staged.record, figures=None)

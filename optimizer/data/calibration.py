@@ -39,6 +39,22 @@ def share_out(settings: DataSettings, *, is_demo: bool) -> Shared:
     return Shared(texts, calibration, dropped)
 
 
+@dataclass(frozen=True)
+class Calibration:
+    """Texts to calibrate on, by the settings that name them: whoever needs them reads them."""
+
+    data: DataSettings
+    fingerprint: str
+    examples: int
+
+    def read(self) -> Texts:
+        """The texts; DataError when they are no longer what they were."""
+        texts = share_out(self.data, is_demo=False).calibration
+        if texts.fingerprint != self.fingerprint:
+            raise DataError(f"{texts.name}: has changed since the command began; run the command again")
+        return texts
+
+
 def measured(settings: DataSettings, *, is_demo: bool, calibrated: bool) -> Texts:
     """The texts to measure on: all that a recipe's `data` names, or those that `share_out` leaves."""
     return share_out(settings, is_demo=is_demo).measured if calibrated else read(settings, is_demo=is_demo)

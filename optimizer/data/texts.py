@@ -72,7 +72,12 @@ def read(settings: DataSettings, *, is_demo: bool) -> Texts:
         raise DataError(f"{path}: holds no texts")
     texts = tuple(_text(row, settings.text, path) for row in rows)
     labels = _labels(rows, settings.label)
-    source = settings.model_copy(update={"path": name if name in _SHIPPED else str(path.absolute())})
+    source = settings.model_copy(
+        update={
+            "path": name if name in _SHIPPED else str(path.absolute()),
+            "calibration": None if settings.calibration is None else str(Path(settings.calibration).absolute()),
+        }
+    )
     return Texts(texts, labels, name, fingerprint(texts, labels), source)
 
 

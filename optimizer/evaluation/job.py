@@ -36,8 +36,8 @@ class Job:
     """An artifact to be measured against its original, whose `fingerprint` is given.
 
     `data` names the texts, of which those to measure on have the fingerprint `data_fingerprint`: whoever measures reads
-    them. `calibrated` says that a part of them may be spared for calibration. `cache` is the folder where the original's
-    predictions are kept from job to job.
+    them; `calibrated` says that others of them may have served for calibration. `cache` is the folder where the
+    original's predictions are kept from job to job.
     """
 
     original: Path

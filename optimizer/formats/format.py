@@ -1,6 +1,6 @@
 """What a format is: how weights are stored, what runs them, and how much of the disk they take."""
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,12 +14,27 @@ from optimizer.stages.staging import Staged
 
 
 @dataclass(frozen=True)
+class Calibrated:
+    """Texts to calibrate on: `examples` gives the tokens of each, `[1, tokens]` by the model's names for its inputs.
+
+    `record` is what the manifest says of them and of where they were run through the model.
+    """
+
+    examples: Callable[[], list[dict[str, torch.Tensor]]]
+    record: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class Context:
-    """What a format is given to write with: its own `settings`, if it has any, how many `threads`, a line's `log`."""
+    """What a format is given to write with: its own `settings`, if it has any, how many `threads`, a line's `log`.
+
+    `calibration` is there where the format says that it is `calibrated`.
+    """
 
     settings: Settings | None
     threads: int
     log: Callable[[str], None]
+    calibration: Calibrated | None = None
 
 
 @dataclass(frozen=True)
@@ -48,6 +63,9 @@ class Format(Protocol):
 
     def bits(self, entry: Entry) -> float:
         """About how many bits a value of a tensor takes in the file; rather too many."""
+
+    def calibrated(self, settings: Settings | None) -> bool:
+        """Whether it needs texts to calibrate on, with these settings of its own."""
 
     def write(self, staged: Staged, directory: Path, context: Context) -> None:
         """Write the weights and config.json."""

@@ -48,6 +48,10 @@ class Safetensors:
         """About how many bits a value of a tensor takes in the file; rather too many."""
         raise NotImplementedError
 
+    def calibrated(self, settings: Settings | None) -> bool:
+        """It does not: what is stored is what the stages made."""
+        return False
+
     def write(self, staged: Staged, directory: Path, context: Context) -> None:
         """Write the weights and config.json; one tensor at a time is in memory."""
         shards = staged.original.shards

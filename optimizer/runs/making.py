@@ -14,18 +14,27 @@ import torch
 from optimizer.artifact.building import building
 from optimizer.artifact.manifest import verify
 from optimizer.artifact.write import write
+from optimizer.data.calibration import Calibration
 from optimizer.errors import ArtifactError
 from optimizer.evaluation import size
 from optimizer.model.checkpoint import Checkpoint
 from optimizer.processes import machine
 from optimizer.recipe import Recipe
 from optimizer.rows import store
+from optimizer.runs.calibrating import calibrated
 from optimizer.yaml import dump
 
 log = logging.getLogger(__name__)
 
 
-def make(checkpoint: Checkpoint, recipe: Recipe, original: str, directory: Path, reuse: Path | None) -> dict[str, Any]:
+def make(
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    original: str,
+    calibration: Calibration | None,
+    directory: Path,
+    reuse: Path | None,
+) -> dict[str, Any]:
     """Write the artifact into a run's `directory` and return the row's figures of making it and of its size.
 
     `reuse` is an artifact that holds the same already: it is then taken over, sharing its files' disk space. Raises an
@@ -38,17 +47,21 @@ def make(checkpoint: Checkpoint, recipe: Recipe, original: str, directory: Path,
         seconds = _seconds(reuse) if reuse else None
         if reuse is None or not _take_over(reuse, artifact):
             start = time.perf_counter()
-            _optimize(checkpoint, recipe, original, artifact)
+            _optimize(checkpoint, recipe, original, calibration, artifact)
             seconds = time.perf_counter() - start
         return {"optimize_seconds": seconds, **size.measure(checkpoint, artifact)}
 
 
-def _optimize(checkpoint: Checkpoint, recipe: Recipe, original: str, artifact: Path) -> None:
+def _optimize(
+    checkpoint: Checkpoint, recipe: Recipe, original: str, calibration: Calibration | None, artifact: Path
+) -> None:
     if checkpoint.unknown:
         log.info("carried over as they are, the model does not know them: %s", ", ".join(checkpoint.unknown))
     if checkpoint.missing:
         log.warning("not in the original, random whenever it is loaded: %s", ", ".join(checkpoint.missing))
-    write(recipe.staged(checkpoint, original, log.info), artifact, threads=recipe.environment.threads)
+    environment = recipe.environment
+    texts = calibrated(calibration, checkpoint, environment) if calibration else None
+    write(recipe.staged(checkpoint, original, log.info), artifact, threads=environment.threads, calibration=texts)
 
 
 def _seconds(artifact: Path) -> float | None:

@@ -38,7 +38,7 @@ def plan(recipe: Recipe, sources: Sources | None = None) -> Plan:
 
     Raises an OptimizerError when anything is missing, damaged or does not fit.
     """
-    source = (sources or Sources()).of(recipe.model, recipe.data)
+    source = (sources or Sources()).of(recipe.model, recipe.data, calibrated=recipe.calibrated)
     recipe.laid(source.checkpoint.outline)
     _check_gates(recipe, source)
     if recipe.environment.device != "cpu" and not torch.cuda.is_available():
@@ -86,8 +86,10 @@ def _check_gates(recipe: Recipe, source: Source) -> None:
 
 
 def _run_id(recipe: Recipe, source: Source) -> str:
-    fingerprints = {"original": source.fingerprint, "texts": source.data_fingerprint}
-    values = recipe.values() | fingerprints | versions(recipe.packages)
+    decisive = {"original": source.fingerprint, "texts": source.data_fingerprint} | versions(recipe.packages)
+    if source.calibration:
+        decisive["calibration"] = source.calibration.fingerprint
+    values = recipe.values() | decisive
     return f"{recipe.name}-{_digest({key: values[key] for key in values.keys() - {'gates', 'model', 'data'}})}"
 
 

@@ -9,36 +9,44 @@ import json
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from optimizer.artifact.manifest import read_manifest, versions
+from optimizer.data.calibration import Calibration
 from optimizer.errors import ArtifactError
 from optimizer.model.checkpoint import Checkpoint
 from optimizer.recipe import Recipe
+from optimizer.runs.calibrating import calibration_record
 from optimizer.yaml import dump
 
 _INDEX = "artifacts"
 
 
-def same_artifact(checkpoint: Checkpoint, recipe: Recipe, original: str, directory: Path) -> Path | None:
+def same_artifact(
+    checkpoint: Checkpoint, recipe: Recipe, original: str, calibration: Calibration | None, directory: Path
+) -> Path | None:
     """An artifact, in a run's `directory` or in a run's folder beside it, with the bytes that this recipe would write.
 
-    What decides them is in every artifact: the recipe, the original's name and fingerprint, the versions.
+    What decides them is in every artifact: the recipe, the original's name and fingerprint, the versions, the
+    calibration.
     """
-    wanted = (original, checkpoint.fingerprint, versions(recipe.packages))
-    for name in (directory.name, *_noted(_entries(checkpoint, recipe, original, directory))):
+    wanted = _decisive(checkpoint, recipe, original, calibration)
+    for name in (directory.name, *_noted(_entries(wanted, directory))):
         artifact = directory.parent / name / "artifact"
         with suppress(ArtifactError, OSError, ValueError):
             found = read_manifest(artifact)
             made_by = (artifact / "recipe.yaml").read_text(encoding="utf-8")
-            made_from = (found.original, found.original_fingerprint, found.versions)
-            if made_from == wanted and made_by == dump(recipe.made_by()):
+            made_from = [found.original, found.original_fingerprint, found.versions, found.calibration]
+            if [*made_from, made_by] == wanted:
                 return artifact
     return None
 
 
-def note(checkpoint: Checkpoint, recipe: Recipe, original: str, directory: Path) -> None:
+def note(
+    checkpoint: Checkpoint, recipe: Recipe, original: str, calibration: Calibration | None, directory: Path
+) -> None:
     """Let other runs find the artifact that has been made in a run's `directory`."""
-    entries = _entries(checkpoint, recipe, original, directory)
+    entries = _entries(_decisive(checkpoint, recipe, original, calibration), directory)
     with suppress(OSError):
         entries.mkdir(parents=True, exist_ok=True)
         (entries / directory.name).touch()
@@ -49,6 +57,10 @@ def _noted(entries: Path) -> Iterator[str]:
         yield from sorted(entry.name for entry in entries.iterdir())
 
 
-def _entries(checkpoint: Checkpoint, recipe: Recipe, original: str, directory: Path) -> Path:
-    decisive = [original, checkpoint.fingerprint, versions(recipe.packages), recipe.made_by()]
+def _decisive(checkpoint: Checkpoint, recipe: Recipe, original: str, calibration: Calibration | None) -> list[Any]:
+    calibrated = calibration_record(calibration, recipe.environment) if calibration else None
+    return [original, checkpoint.fingerprint, versions(recipe.packages), calibrated, dump(recipe.made_by())]
+
+
+def _entries(decisive: list[Any], directory: Path) -> Path:
     return directory.parents[1] / _INDEX / hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:32]

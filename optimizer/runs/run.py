@@ -14,9 +14,11 @@ from filelock import FileLock, Timeout
 from optimizer.artifact.building import partial_name
 from optimizer.artifact.card import write_card
 from optimizer.artifact.manifest import read_manifest, verify
+from optimizer.data.calibration import Calibration
 from optimizer.errors import ArtifactError, ModelError, as_optimizer_error
 from optimizer.evaluation.measure import Job, evaluate
 from optimizer.evaluation.tally import Figures
+from optimizer.model.checkpoint import Checkpoint
 from optimizer.processes import interrupt, process
 from optimizer.recipe import Recipe
 from optimizer.rows import store
@@ -81,7 +83,7 @@ def state(plan: Plan, out: Path, keep: Keep) -> State:
     if finished(plan, out, keep):
         return "finished"
     directory = store.run_directory(out, plan.run_id)
-    if reuse.same_artifact(plan.source.checkpoint, plan.recipe, plan.source.original.name, directory):
+    if reuse.same_artifact(*_parts(plan), directory):
         return "to measure"
     return "to do again" if store.read_row(out, plan.run_id) else "to do"
 
@@ -124,11 +126,16 @@ def forget_failure(recipe: Recipe, out: Path) -> None:
 
 
 def _make(plan: Plan, directory: Path, force: bool) -> dict[str, Any]:
-    parts = plan.source.checkpoint, plan.recipe, plan.source.original.name
+    parts = _parts(plan)
     same = None if force else reuse.same_artifact(*parts, directory)
     figures = process.call(making.make, *parts, directory, same)
     reuse.note(*parts, directory)
     return {"artifact": f"runs/{plan.run_id}/artifact", **figures}
+
+
+def _parts(plan: Plan) -> tuple[Checkpoint, Recipe, str, Calibration | None]:
+    """All that decides an artifact's bytes, but the versions."""
+    return plan.source.checkpoint, plan.recipe, plan.source.original.name, plan.source.calibration
 
 
 def _measure(plan: Plan, out: Path, directory: Path) -> Figures:
@@ -142,6 +149,7 @@ def _measure(plan: Plan, out: Path, directory: Path) -> Figures:
         settings=plan.recipe.evaluation,
         environment=plan.recipe.environment,
         cache=out / "originals",
+        calibrated=plan.source.calibration is not None,
     )
     return evaluate(job)
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from optimizer.data.calibration import Calibration, share_out
 from optimizer.data.texts import DataSettings, Texts, check_labels, read
 from optimizer.errors import ModelError, OptimizerError
 from optimizer.model.checkpoint import Checkpoint, fingerprint, open_checkpoint, stamps
@@ -12,16 +13,26 @@ class Source:
     """An original and its texts as they were when they were opened; `has_labels` of this model for each text.
 
     To another process go paths, settings and fingerprints: there the headers are read again when first asked for, and
-    refused if the original is not the same. `data` gives the texts again, to whoever measures.
+    refused if the original is not the same. `data` gives the texts again, to whoever measures; `calibration` those to
+    calibrate on, if recipes need any, of which `dropped` were left out because they are measured on.
     """
 
-    def __init__(self, original: Original, checkpoint: Checkpoint, texts: Texts) -> None:
+    def __init__(
+        self,
+        original: Original,
+        checkpoint: Checkpoint,
+        texts: Texts,
+        calibration: Calibration | None = None,
+        dropped: int = 0,
+    ) -> None:
         self.original = original
         self.fingerprint = checkpoint.fingerprint
         self.stamps = checkpoint.stamps
         self.data = texts.source
         self.data_fingerprint = texts.fingerprint
         self.has_labels = check_labels(texts, checkpoint.config) is not None
+        self.calibration = calibration
+        self.dropped = dropped
         self._checkpoint: Checkpoint | None = checkpoint
 
     def __getstate__(self) -> dict[str, Any]:
@@ -51,12 +62,15 @@ class Sources:
     def __init__(self) -> None:
         self._found: dict[str, Source | OptimizerError] = {}
 
-    def of(self, model: ModelSettings, data: DataSettings) -> Source:
-        """The source that these settings name; raises an OptimizerError when something is missing or damaged."""
-        key = f"{model.model_dump_json()} {data.model_dump_json()}"
+    def of(self, model: ModelSettings, data: DataSettings, *, calibrated: bool = False) -> Source:
+        """The source that these settings name; raises an OptimizerError when something is missing or damaged.
+
+        `calibrated` says that a recipe needs texts to calibrate on.
+        """
+        key = f"{model.model_dump_json()} {data.model_dump_json()} {calibrated}"
         if key not in self._found:
             try:
-                self._found[key] = _open(model, data)
+                self._found[key] = _open(model, data, calibrated)
             except OptimizerError as error:
                 self._found[key] = error
         found = self._found[key]
@@ -65,7 +79,12 @@ class Sources:
         return found
 
 
-def _open(model: ModelSettings, data: DataSettings) -> Source:
+def _open(model: ModelSettings, data: DataSettings, calibrated: bool) -> Source:
     original = locate(model)
     checkpoint = open_checkpoint(original.directory)
-    return Source(original, checkpoint, read(data, is_demo=original.is_demo))
+    if not calibrated:
+        return Source(original, checkpoint, read(data, is_demo=original.is_demo))
+    shared = share_out(data, is_demo=original.is_demo)
+    others = shared.calibration
+    calibration = Calibration(shared.measured.source, others.fingerprint, len(others.texts))
+    return Source(original, checkpoint, shared.measured, calibration, shared.dropped)

@@ -1,0 +1,41 @@
+"""The texts that a run calibrates on, as its format takes them, and the record of them."""
+
+from typing import Any
+
+from torch import Tensor
+
+from optimizer.data.calibration import Calibration
+from optimizer.errors import EvaluationError
+from optimizer.evaluation.inputs import prepare
+from optimizer.evaluation.job import Environment
+from optimizer.evaluation.random_inputs import RandomInputs
+from optimizer.formats.format import Calibrated
+from optimizer.model.checkpoint import Checkpoint
+from optimizer.processes.processor import processor
+
+
+def calibrated(calibration: Calibration, original: Checkpoint, environment: Environment) -> Calibrated:
+    """The texts, read and tokenized when the format asks for them.
+
+    Asking raises EvaluationError for a model that does not take text.
+    """
+
+    def examples() -> list[dict[str, Tensor]]:
+        inputs = prepare(original.directory, original.task, calibration.read(), environment.seed)
+        if isinstance(inputs, RandomInputs):
+            raise EvaluationError("calibration: this model has no tokenizer; write engine.precision=float32")
+        tokens = inputs.examples(None).values()
+        return [{name: values.unsqueeze(0) for name, values in example.items()} for example in tokens]
+
+    return Calibrated(examples, calibration_record(calibration, environment))
+
+
+def calibration_record(calibration: Calibration, environment: Environment) -> dict[str, Any]:
+    """What decides the figures that come of it: the texts, and what they are run through the model on."""
+    return {
+        "texts": calibration.fingerprint,
+        "examples": calibration.examples,
+        "threads": environment.threads,
+        "device": environment.device,
+        "processor": processor(),
+    }
