@@ -1,0 +1,51 @@
+"""NNCF, and OpenVINO beneath it, as quiet guests: no telemetry, no files in the home, no progress bars, no warnings."""
+
+import importlib
+import io
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from functools import cache
+from typing import Any
+
+_TELEMETRY = "openvino_telemetry"
+
+
+@cache
+def openvino() -> Any:
+    """The package `openvino`."""
+    with _without_telemetry():
+        return importlib.import_module("openvino")
+
+
+@cache
+def nncf() -> Any:
+    """The package `nncf`."""
+    with _without_telemetry(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what it imports
+        package = importlib.import_module("nncf")
+    package.set_log_level(logging.ERROR)
+    return package
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """NNCF at work without its progress bars, which go to the standard output, and warnings of its arithmetic."""
+    with redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextmanager
+def _without_telemetry() -> Iterator[None]:
+    """Packages that are imported here find none, for which they have a substitute that does nothing."""
+    before = sys.modules.get(_TELEMETRY)
+    sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[_TELEMETRY]
+        if before is not None:
+            sys.modules[_TELEMETRY] = before

@@ -1,0 +1,117 @@
+"""A graph that is called like the transformers model that it stands for, whatever engine runs it."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Array = NDArray[Any]
+Arrays = Mapping[str, Array]
+
+_PADDED = {"start_logits": torch.finfo(torch.float32).min, "end_logits": torch.finfo(torch.float32).min}
+"""What an answer holds at padding that no graph has read; 0 where it is not named: nobody may choose it as a span."""
+
+
+class Runnable(ABC):
+    """Called with transformers' inputs as torch tensors `[batch, length]`; gives a ModelOutput of torch tensors.
+
+    It may be given to `transformers.pipeline` beside a tokenizer. Inputs that the graph does not take are ignored.
+    """
+
+    main_input_name = "input_ids"
+    device = torch.device("cpu")
+    dtype = torch.float32
+
+    def __init__(self, config: Any, inputs: Sequence[str], outputs: Sequence[str], parts: int) -> None:
+        self.config, self.inputs, self.outputs, self.parts = config, tuple(inputs), tuple(outputs), parts
+
+    @abstractmethod
+    def run(self, parts: Sequence[Arrays]) -> list[list[Array]]:
+        """The outputs, in their order, of each part of a batch, all parts at once."""
+
+    def __call__(self, **inputs: Any) -> Any:
+        """The model's answer; a missing `attention_mask` is all ones, missing `token_type_ids` are all zeros."""
+        return self.forward(**inputs)
+
+    def forward(self, **inputs: Any) -> Any:
+        """The same as calling it, because pipelines look for it."""
+        from transformers.utils import ModelOutput
+
+        tensors = self._complete(inputs)
+        mask = tensors.get("attention_mask")
+        rows, length = tensors[self.inputs[0]].shape[:2]
+        parts = split(np.asarray(mask), self.parts) if mask is not None else [(np.arange(rows), length)]
+        answers = self.run([{name: value[chosen, :end] for name, value in tensors.items()} for chosen, end in parts])
+        return ModelOutput(
+            {
+                name: torch.from_numpy(_joined(name, [answer[place] for answer in answers], parts, rows, length))
+                for place, name in enumerate(self.outputs)
+            }
+        )
+
+    def to(self, *_: Any, **__: Any) -> "Runnable":
+        """Itself: it stays where its engine runs."""
+        return self
+
+    def eval(self) -> "Runnable":
+        """Itself: a graph has no other mode."""
+        return self
+
+    def can_generate(self) -> bool:
+        """Whether it writes text: no."""
+        return False
+
+    def _complete(self, inputs: Mapping[str, Any]) -> dict[str, Array]:
+        ids = torch.as_tensor(inputs[self.main_input_name])
+        missing: dict[str, Callable[[Tensor], Tensor]] = {
+            "attention_mask": torch.ones_like,
+            "token_type_ids": torch.zeros_like,
+        }
+        given: dict[str, Tensor] = {}
+        for name in self.inputs:
+            value = inputs.get(name)
+            given[name] = missing[name](ids) if value is None else torch.as_tensor(value)
+        return {name: np.ascontiguousarray(value.cpu().numpy().astype(np.int64)) for name, value in given.items()}
+
+
+def split(mask: Array, parts: int) -> list[tuple[Array, int]]:
+    """The rows of a batch in at most `parts` parts of about equal work, each with the length that it has to be read to.
+
+    `mask` is `[batch, length]`. Rows of like length come together, and what is padding in a whole part is cut off
+    at its end, so nothing is computed for it.
+    """
+    columns = np.arange(1, mask.shape[1] + 1)
+    ends = np.maximum((mask != 0) * columns, 1).max(axis=1, initial=1)
+    order = np.argsort(ends, kind="stable")
+    lengths = ends[order]
+    return [(np.sort(order[first:last]), int(lengths[last - 1])) for first, last in _bounds(lengths, parts)]
+
+
+def _bounds(lengths: Array, parts: int) -> list[tuple[int, int]]:
+    """Where to cut ascending lengths so that the largest part, rows times longest, is smallest."""
+    rows = len(lengths)
+    parts = min(parts, rows)
+    if parts <= 1:
+        return [(0, rows)] if rows else []
+    best = min(range(1, rows), key=lambda cut: max(cut * lengths[cut - 1] / (parts - 1), (rows - cut) * lengths[-1]))
+    return [*_bounds(lengths[:best], parts - 1), (best, rows)]
+
+
+def _joined(name: str, answers: Sequence[Array], parts: Sequence[tuple[Array, int]], rows: int, length: int) -> Array:
+    """One array of the whole batch from those of its parts, in the order of its rows."""
+    first = answers[0]
+    if len(parts) == 1 and (first.ndim < 2 or parts[0][1] in (length, 0)):
+        return np.array(first)
+    tokenwise = name in _PADDED or name == "last_hidden_state" or (name == "logits" and first.ndim == 3)
+    shape = (rows, length, *first.shape[2:]) if tokenwise else (rows, *first.shape[1:])
+    joined = np.full(shape, _PADDED.get(name, 0), dtype=first.dtype)
+    for (chosen, end), answer in zip(parts, answers, strict=True):
+        if tokenwise:
+            joined[chosen, :end] = answer
+        else:
+            joined[chosen] = answer
+    return joined

@@ -1,0 +1,35 @@
+"""Tiny models ready to be converted, with inputs for them."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from optimizer.loading import load
+
+VOCABULARY = 25  # of the tiny models
+
+
+def model_of(directory: Path) -> Any:
+    """The model in a directory, for inference."""
+    return load(directory)
+
+
+def inputs(lengths: list[int], seed: int = 0, length: int | None = None) -> dict[str, torch.Tensor]:
+    """Random texts of these lengths, padded to the longest or to `length`."""
+    draw = torch.Generator().manual_seed(seed)
+    width = length or max(lengths)
+    ids = torch.randint(5, VOCABULARY, (len(lengths), width), generator=draw)
+    mask = (torch.arange(width)[None] < torch.tensor(lengths)[:, None]).long()
+    types = (torch.arange(width)[None] > width // 2).long().expand_as(mask) * mask
+    return {"input_ids": ids * mask, "attention_mask": mask, "token_type_ids": types}
+
+
+def example_inputs() -> dict[str, torch.Tensor]:
+    """What models are converted with."""
+    return inputs([7, 5])
+
+
+def calibration() -> list[dict[str, torch.Tensor]]:
+    """Texts at their own lengths."""
+    return [inputs([4 + seed % 9], seed) for seed in range(20)]
