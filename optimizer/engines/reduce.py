@@ -1,0 +1,148 @@
+"""The module that is exported: a loaded model without the work that its answers do not need, verified against it."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from optimizer.engines import deberta, first_token, modernbert
+from optimizer.task import Task
+
+Reduction = Callable[[nn.Module], nn.Module]
+
+FIRST_TOKEN = "the last layer for the first token alone"
+POSITIONS = "relative positions folded into constants"
+MASKS = "masks made once, without infinities"
+
+# Rounding moves logits by a few millionths of their size; what moves them by more than this is another function.
+_TOLERANCE = 1e-4
+_SHAPES = ((1, 7), (3, 33), (2, 160))  # texts x tokens
+
+# Of each family, what its sequence classifiers can do without, best first.
+_CLASSIFIERS: dict[str, list[tuple[str, Reduction]]] = {
+    **{
+        family: [(FIRST_TOKEN, first_token.last_layer(f"{prefix}.encoder.layer", first_token.bert_parts))]
+        for family, prefix in {
+            "bert": "bert",
+            "roberta": "roberta",
+            "xlm-roberta": "roberta",
+            "camembert": "roberta",
+            "electra": "electra",
+        }.items()
+    },
+    "distilbert": [(FIRST_TOKEN, first_token.last_layer("distilbert.transformer.layer", first_token.distilbert_parts))],
+    "mpnet": [(FIRST_TOKEN, first_token.last_layer("mpnet.encoder.layer", first_token.mpnet_parts, in_tuple=True))],
+    "albert": [(FIRST_TOKEN, first_token.albert)],
+    "modernbert": [(f"{MASKS}, {FIRST_TOKEN}", modernbert.masks_and_first_token), (MASKS, modernbert.masks)],
+    "deberta-v2": [(f"{POSITIONS}, {FIRST_TOKEN}", deberta.positions_and_first_token), (POSITIONS, deberta.positions)],
+}
+# And what any task of a family can do without.
+_ENCODERS: dict[str, list[tuple[str, Reduction]]] = {
+    "deberta-v2": [(POSITIONS, deberta.positions)],
+    "modernbert": [(MASKS, modernbert.masks)],
+}
+
+_OUTPUTS: dict[Task, tuple[str, ...]] = {
+    "sequence-classification": ("logits",),
+    "token-classification": ("logits",),
+    "question-answering": ("start_logits", "end_logits"),
+    "encoder": ("last_hidden_state",),
+}
+
+
+class Exported(nn.Module):
+    """A model as an engine wants it: token ids in by name, the tensors of its task out, nothing else.
+
+    `inputs` are the names that it takes, `outputs` those of what it gives, both in order: one tensor, or a tuple.
+    """
+
+    def __init__(self, model: Any, task: Task) -> None:
+        super().__init__()
+        self.model = model
+        self.inputs = input_names(model)
+        self.outputs = _OUTPUTS[task]
+
+    def forward(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor | None = None
+    ) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        named = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
+        outputs = self.model(**{name: named[name] for name in self.inputs}, return_dict=True)
+        values = tuple(outputs[name] for name in self.outputs)
+        return values[0] if len(values) == 1 else values
+
+
+def input_names(model: Any) -> tuple[str, ...]:
+    """What a model is given: ids and mask, and the types of tokens if it knows more than one."""
+    types = (
+        getattr(model.config, "type_vocab_size", 0) > 1
+        and "token_type_ids" in inspect.signature(model.forward).parameters
+    )
+    return ("input_ids", "attention_mask", *(("token_type_ids",) if types else ()))
+
+
+def reduce(model: Any, task: Task, log: Callable[[str], None]) -> Exported:
+    """The module to export for `model`, a float32 transformers model in evaluation mode, which is left as it is.
+
+    It gives the same answers with less work where the family has a known reduction; each is tried on random and padded
+    inputs against the model itself. One line of `log` says what was left out, or which reduction failed and why.
+    The two share their weights.
+    """
+    plain = Exported(model, task)
+    family = model.config.model_type
+    known = (_CLASSIFIERS if task == "sequence-classification" else _ENCODERS).get(family, [])
+    if not known:
+        log(f"less work: nothing is known to be left out of a '{family}' model for {task}")
+    for name, reduction in known:
+        try:
+            reduced = Exported(reduction(model), task)
+            difference = _difference(plain, reduced)
+        except Exception as error:
+            # Whatever a rewritten forward trips over, this version of the family is not the one it was written for.
+            log(f"less work: {name}: left out, {type(error).__name__}: {str(error).partition(chr(10))[0]}")
+            continue
+        if difference <= _TOLERANCE:
+            log(f"less work: {name} (answers differ by {difference:.0e} of their size)")
+            return reduced
+        log(f"less work: {name}: left out, answers would differ by {difference:.0e} of their size")
+    return plain
+
+
+@torch.no_grad()
+def _difference(plain: Exported, reduced: Exported) -> float:
+    """The largest difference between the outputs of two modules, as a share of the largest output of the first."""
+    largest = 0.0
+    for texts, tokens in _SHAPES:
+        inputs = _inputs(plain, texts, tokens)
+        for one, other in zip(_outputs(plain, inputs), _outputs(reduced, inputs), strict=True):
+            if one.shape != other.shape:
+                raise ValueError(f"outputs of {list(other.shape)} instead of {list(one.shape)}")
+            # not (a <= b), so that a NaN is a difference
+            share = ((one - other).abs().max() / one.abs().max().clamp_min(torch.finfo(one.dtype).tiny)).item()
+            largest = share if not share <= largest else largest
+    return largest
+
+
+def _outputs(module: Exported, inputs: dict[str, torch.Tensor]) -> list[torch.Tensor]:
+    values = module(**inputs)
+    values = values if isinstance(values, tuple) else (values,)
+    if module.outputs == ("logits",) and values[0].dim() == 2:
+        return list(values)
+    # What is said of a padded token is nobody's answer.
+    return [value[inputs["attention_mask"].bool()] for value in values]
+
+
+def _inputs(module: Exported, texts: int, tokens: int) -> dict[str, torch.Tensor]:
+    """Random texts, each but the first shorter than the one before and padded."""
+    config = module.model.config
+    padding = getattr(config, "pad_token_id", None) or 0
+    # Some families count positions from the padding's id on.
+    tokens = min(tokens, getattr(config, "max_position_embeddings", tokens) - padding - 1)
+    draw = torch.Generator().manual_seed(0)
+    mask = (torch.arange(tokens) < (tokens - torch.arange(texts) * tokens // (texts + 1))[:, None]).long()
+    ids = torch.randint(config.vocab_size, (texts, tokens), generator=draw).masked_fill(mask == 0, padding)
+    inputs = {"input_ids": ids, "attention_mask": mask}
+    if "token_type_ids" in module.inputs:
+        inputs["token_type_ids"] = (torch.arange(tokens) >= tokens // 2).long().expand(texts, tokens) * mask
+    return inputs
