@@ -49,7 +49,8 @@ class _Encoder(nn.Module):
                     self.register_buffer(f"{kind}_{i}", scaled, persistent=False)
 
     def forward(self, hidden_states: torch.Tensor, attention_mask: torch.Tensor, **_: Any) -> BaseModelOutput:
-        mask = (1 - attention_mask[:, None, None, :].to(hidden_states.dtype)) * MASKED
+        # Not [:, None, None, :]: a slice of everything would become a second name of the graph's input.
+        mask = (1 - attention_mask.unsqueeze(1).unsqueeze(1).to(hidden_states.dtype)) * MASKED
         tokens = hidden_states.shape[1]
         index = self._index(tokens) if self.kinds else None
         states = hidden_states

@@ -60,6 +60,7 @@ def test_an_engine_gives_them_too_at_shapes_it_was_not_converted_with(kind: str)
         warnings.simplefilter("ignore")  # of tracing: shapes that are the same for all inputs
         graph = openvino.convert_model(module, example_input=inputs(model, 2, 11))
     compiled = openvino.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    assert [each.get_names() for each in graph.inputs] == [{name} for name in module.inputs]
     # The element-wise gather that no engine vectorizes.
     assert not any(node.get_type_name() == "GatherElements" for node in graph.get_ops())
     for texts, tokens in ENGINE_SHAPES:
