@@ -93,8 +93,14 @@ class Recipe:
         return FORMATS[self.output.format].calibrated(self.output.engine_settings)
 
     def laid(self, original: Outline) -> list[staging.Laid]:
-        """The steps laid over an original's outline, which raises what `staging.lay` does."""
-        return staging.lay(replace(original, casts=FORMATS[self.output.format].casts), self.steps)
+        """The steps laid over an original's outline, which raises what `staging.lay` does.
+
+        Raises StageError for what they leave, too, where the format does not store it.
+        """
+        format_ = FORMATS[self.output.format]
+        laid = staging.lay(replace(original, casts=format_.casts), self.steps)
+        format_.check(staging.last(original, laid))
+        return laid
 
     def staged(self, original: Checkpoint, name: str, log: Callable[[str], None]) -> Staged:
         """The original, which goes by `name`, with the stages made ready; errors and `log` as of `staging.prepare`."""
@@ -151,6 +157,8 @@ def parse(values: Mapping[str, Any]) -> Recipe:
         environment=build(Environment, _given(values, Environment), ""),
     )
     _ = recipe.output.engine_settings
+    if recipe.output.also_pt and not FORMATS[recipe.output.format].holds_weights:
+        raise RecipeError(f"also_pt: the format {recipe.output.format} holds no weights by their names; remove it")
     _check_packages(recipe)
     staging.check(recipe.steps, FORMATS[recipe.output.format].casts)
     _check_gates(recipe)

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from optimizer.engines.nncf import openvino
-from optimizer.weight import Codes
+from optimizer.model.weight import Codes
 
 Array = NDArray[Any]
 

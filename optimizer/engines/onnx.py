@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from optimizer.engines.graph_inputs import Flat, flat
 from optimizer.engines.nncf import nncf as nncf_package
 from optimizer.engines.nncf import quiet
-from optimizer.engines.processor import saturates
 from optimizer.errors import ArtifactError, RecipeError
+from optimizer.processes.processor import saturates
 
 Precision = Literal["float32", "int8", "int8_dynamic"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)

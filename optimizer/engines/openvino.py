@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from optimizer.engines.graph_inputs import flat
 from optimizer.engines.nncf import nncf, openvino, quiet
-from optimizer.engines.processor import saturates
 from optimizer.errors import ArtifactError, RecipeError
+from optimizer.processes.processor import saturates
 
 Precision = Literal["float32", "bfloat16", "int8", "int8_weights", "int4_weights"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)

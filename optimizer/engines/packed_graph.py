@@ -36,9 +36,9 @@ from numpy.typing import NDArray
 
 from optimizer.engines.engine_codes import Origin, digest
 from optimizer.engines.nncf import openvino
+from optimizer.model.weight import Weight
 from optimizer.packing import codec, payload
 from optimizer.packing.reader import PayloadError, Reader, varint
-from optimizer.weight import Weight
 
 Array = NDArray[Any]
 
@@ -164,7 +164,7 @@ def _restore(job: _Job, places: Sequence[_Constant], data: Array) -> None:
 
 def _follows(values: Array, origin: Origin, places: Mapping[bytes, int]) -> bytes | None:
     """A constant as codes and what it takes to come from them to it; None if it does not come of them so."""
-    weight = Weight("", origin.codes.restore(), None, codes=origin.codes)
+    weight = Weight("", origin.codes, None)
     codes = _block(payload.pack(weight).numpy().tobytes())
     if origin.row_scale is None:
         same = np.array_equal(_array(weight.tensor).view(np.uint8), values.view(np.uint8))

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from optimizer.engines import deberta, first_token, modernbert
-from optimizer.task import Task
+from optimizer.model.task import Task
 
 Reduction = Callable[[nn.Module], nn.Module]
 
@@ -63,6 +63,8 @@ class Exported(nn.Module):
         self.model = model
         self.inputs = input_names(model)
         self.outputs = _OUTPUTS[task]
+        if task == "encoder" and getattr(model, "pooler", None) is not None:
+            self.outputs = (*self.outputs, "pooler_output")
 
     def forward(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor | None = None
@@ -126,11 +128,10 @@ def _difference(plain: Exported, reduced: Exported) -> float:
 
 def _outputs(module: Exported, inputs: dict[str, torch.Tensor]) -> list[torch.Tensor]:
     values = module(**inputs)
-    values = values if isinstance(values, tuple) else (values,)
-    if module.outputs == ("logits",) and values[0].dim() == 2:
-        return list(values)
+    named = zip(module.outputs, values if isinstance(values, tuple) else (values,), strict=True)
     # What is said of a padded token is nobody's answer.
-    return [value[inputs["attention_mask"].bool()] for value in values]
+    said = inputs["attention_mask"].bool()
+    return [value[said] if value.dim() == 3 or name.startswith(("start", "end")) else value for name, value in named]
 
 
 def _inputs(module: Exported, texts: int, tokens: int) -> dict[str, torch.Tensor]:

@@ -7,13 +7,16 @@ from typing import Any
 from optimizer.errors import ArtifactError
 from optimizer.formats.dense import Dense
 from optimizer.formats.format import Format
+from optimizer.formats.onnx import Onnx
+from optimizer.formats.openvino import OpenVINO
 from optimizer.formats.packed import Packed
+from optimizer.formats.packed_openvino import PackedOpenVINO
 from optimizer.packing.marker import METHOD
 from optimizer.settings import nearest
 
 __all__ = ["FORMATS", "Format", "format_of", "load"]
 
-_FORMATS: tuple[Format, ...] = (Dense(), Packed())
+_FORMATS: tuple[Format, ...] = (Dense(), Packed(), OpenVINO(), Onnx(), PackedOpenVINO())
 FORMATS: dict[str, Format] = {format.name: format for format in _FORMATS}
 
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import torch
 
-from optimizer.model.outline import Entry
+from optimizer.model.outline import Entry, Outline
 from optimizer.model.runnable import Runnable
 from optimizer.settings import Settings
 from optimizer.stages.staging import Staged
@@ -51,7 +51,7 @@ class Format(Protocol):
 
     `packages` are what it needs installed, `how_to_load` the words on the card, `settings` the type of its own settings
     in a recipe (`engine`), None for none. `casts` as for an Outline. `unpacks_to` is the format that `unpack` gives,
-    None for one that is not to be unpacked.
+    None for one that is not to be unpacked; `holds_weights` says that `plain` gives the weights by their names.
     """
 
     name: str
@@ -60,9 +60,13 @@ class Format(Protocol):
     settings: type[Settings] | None
     casts: bool
     unpacks_to: str | None
+    holds_weights: bool
 
     def bits(self, entry: Entry) -> float:
         """About how many bits a value of a tensor takes in the file; rather too many."""
+
+    def check(self, last: Outline) -> None:
+        """Raise StageError for a model, as the stages leave it, that it does not store."""
 
     def calibrated(self, settings: Settings | None) -> bool:
         """Whether it needs texts to calibrate on, with these settings of its own."""

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from optimizer.formats.format import Context, Stored
 from optimizer.model import loading, safetensors_file
 from optimizer.model.checkpoint import INDEX, Shard, open_shards, stored_tensors, weight_bytes
-from optimizer.model.outline import Entry
+from optimizer.model.outline import Entry, Outline
 from optimizer.model.runnable import Runnable
 from optimizer.model.weight import Parts, Weight
 from optimizer.settings import Settings
@@ -27,6 +27,7 @@ class Safetensors:
     settings: type[Settings] | None = None
     casts: bool
     unpacks_to: str | None = None
+    holds_weights = True
 
     def store(self, weight: Weight, threads: int) -> torch.Tensor:
         """What is written for a weight, or for one of its parts."""
@@ -47,6 +48,9 @@ class Safetensors:
     def bits(self, entry: Entry) -> float:
         """About how many bits a value of a tensor takes in the file; rather too many."""
         raise NotImplementedError
+
+    def check(self, last: Outline) -> None:
+        """Whatever transformers loads, it stores."""
 
     def calibrated(self, settings: Settings | None) -> bool:
         """It does not: what is stored is what the stages made."""

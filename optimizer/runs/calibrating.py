@@ -1,7 +1,9 @@
 """The texts that a run calibrates on, as its format takes them, and the record of them."""
 
+from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from optimizer.data.calibration import Calibration
@@ -11,7 +13,7 @@ from optimizer.evaluation.job import Environment
 from optimizer.evaluation.random_inputs import RandomInputs
 from optimizer.formats.format import Calibrated
 from optimizer.model.checkpoint import Checkpoint
-from optimizer.processes.processor import processor
+from optimizer.processes.processor import described
 
 
 def calibrated(calibration: Calibration, original: Checkpoint, environment: Environment) -> Calibrated:
@@ -25,9 +27,16 @@ def calibrated(calibration: Calibration, original: Checkpoint, environment: Envi
         if isinstance(inputs, RandomInputs):
             raise EvaluationError("calibration: this model has no tokenizer; write engine.precision=float32")
         tokens = inputs.examples(None).values()
-        return [{name: values.unsqueeze(0) for name, values in example.items()} for example in tokens]
+        return [_alone(example) for example in tokens]
 
     return Calibrated(examples, calibration_record(calibration, environment))
+
+
+def _alone(example: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """One text as a batch of its own, complete for any model."""
+    batch = {name: values.unsqueeze(0) for name, values in example.items()}
+    ids = batch["input_ids"]
+    return {"token_type_ids": torch.zeros_like(ids), **batch, "attention_mask": torch.ones_like(ids)}
 
 
 def calibration_record(calibration: Calibration, environment: Environment) -> dict[str, Any]:
@@ -37,5 +46,5 @@ def calibration_record(calibration: Calibration, environment: Environment) -> di
         "examples": calibration.examples,
         "threads": environment.threads,
         "device": environment.device,
-        "processor": processor(),
+        "processor": described(),
     }

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from optimizer.loading import load
+from optimizer.model.loading import load
 
 VOCABULARY = 25  # of the tiny models
 

@@ -126,7 +126,7 @@ def test_a_wrong_table_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_trained_models(name: str) -> None:
     if not (SHARED / "models").is_dir():
         pytest.skip("needs trained models, which are not shipped")
-    from optimizer.loading import load
+    from optimizer.model.loading import load
 
     model = load(SHARED.resolve() / "models" / name)
     module, log = reduced(model)

@@ -17,9 +17,9 @@ from optimizer.engines.nncf import openvino
 from optimizer.engines.openvino import CONSTANTS, GRAPH, convert, quantize, save
 from optimizer.engines.openvino_runnable import OpenVINORunnable
 from optimizer.engines.packed_graph import pack_graph, read_packed, unpack_graph
+from optimizer.model.weight import Codes
 from optimizer.packing.reader import PayloadError
 from optimizer.stages.quantize import quantize as to_codes
-from optimizer.weight import Codes
 from tests.engines.models import calibration, example_inputs, model_of
 
 WIDE = {"hidden_size": 64, "intermediate_size": 128}  # so that matrices have payloads of their own

@@ -1,0 +1,138 @@
+"""What the formats share that an engine runs: a graph of the staged model, in place of weights under their names."""
+
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field
+
+from optimizer.engines.reduce import Exported, reduce
+from optimizer.errors import ArtifactError, EvaluationError, StageError
+from optimizer.formats.format import Context, Stored
+from optimizer.formats.safetensors import write_config
+from optimizer.model.outline import Entry, Outline
+from optimizer.model.runnable import Runnable
+from optimizer.model.task import Task
+from optimizer.model.weight import Codes
+from optimizer.settings import Settings
+from optimizer.stages.staging import Staged
+
+TASKS: tuple[Task, ...] = ("sequence-classification", "token-classification", "question-answering", "encoder")
+_EXAMPLE = (2, 8)  # texts x tokens that a model is traced with; a graph takes any
+_FLOAT_BITS = 32
+
+
+class EngineSettings(Settings):
+    """`precision` of the graph; `int8` is calibrated. `exclude` are patterns of the operations that stay in float.
+
+    `reduce` leaves out the work that answers do not need, where that changes none.
+    """
+
+    precision: str
+    exclude: list[str] = Field(default_factory=list)
+    reduce: bool = True
+
+
+class Engine:
+    """A format that stores a graph; what makes it, reads it and runs it is the engine's own."""
+
+    name: str
+    packages: tuple[str, ...]
+    how_to_load: str
+    settings: type[Settings] | None
+    casts = True
+    unpacks_to: str | None = None
+    holds_weights = False
+    files: ClassVar[tuple[str, ...]]
+
+    def bits(self, entry: Entry) -> float:
+        """Those of a float: which matrices the engine stores in fewer is known once it has."""
+        return _FLOAT_BITS
+
+    def calibrated(self, settings: Settings | None) -> bool:
+        """Whether activations are to be in 8 bits."""
+        assert isinstance(settings, EngineSettings)
+        return settings.precision == "int8"
+
+    def check(self, last: Outline) -> None:
+        """Raise StageError for a model that has no graph here: what generates text, sees or hears."""
+        if last.task not in TASKS:
+            raise StageError(
+                f"format: {self.name} runs encoders ({', '.join(TASKS)}), not {last.task}; write format=packed"
+            )
+
+    def write(self, staged: Staged, directory: Path, context: Context) -> None:
+        """Write the graph and config.json; the whole model is in memory."""
+        assert isinstance(context.settings, EngineSettings)
+        model = staged.materialise().eval()
+        task = staged.outline.task
+        module = reduce(model, task, context.log) if context.settings.reduce else Exported(model, task)
+        self.write_graph(module, staged, directory, context)
+        config = dict(staged.outline.config)
+        for key in ("_name_or_path", "quantization_config", "torch_dtype"):
+            config.pop(key, None)
+        write_config(directory, config | {"dtype": "float32"})
+
+    def write_graph(self, module: Exported, staged: Staged, directory: Path, context: Context) -> None:
+        """Convert, quantize and write."""
+        raise NotImplementedError
+
+    def load(self, directory: Path, **options: Any) -> Runnable:
+        """The graph, called like the model; `threads` (torch's number) and `streams` that share a batch between them.
+
+        Raises EvaluationError for another `device` than the CPU.
+        """
+        places = {str(options.pop("device", "cpu")), *map(str, (options.pop("device_map", None) or {}).values())}
+        if elsewhere := places - {"cpu"}:
+            raise EvaluationError(f"device: {self.name} runs on the CPU, not on {min(elsewhere)}; write device=cpu")
+        from transformers import AutoConfig
+
+        config = AutoConfig.from_pretrained(directory, trust_remote_code=False)
+        threads = options.pop("threads", None) or torch.get_num_threads()
+        return self.runnable(directory, config, threads, **options)
+
+    def runnable(self, directory: Path, config: Any, threads: int, **options: Any) -> Runnable:
+        """The graph in a directory, on so many threads."""
+        raise NotImplementedError
+
+    def stored(self, directory: Path, names: Collection[str]) -> Stored:
+        """What its files hold: of the graph's constants its matrices, in whatever type they are stored."""
+        values = zeros = 0
+        for matrix in self.matrices(directory):
+            values, zeros = values + matrix.numel(), zeros + int((matrix == 0).sum())
+        return Stored(sum((directory / name).stat().st_size for name in self.files), values, zeros)
+
+    def matrices(self, directory: Path) -> Iterator[torch.Tensor]:
+        """The constants with two axes or more that are longer than 1: no scales."""
+        raise NotImplementedError
+
+    def plain(self, directory: Path) -> Iterator[tuple[str, torch.Tensor]]:
+        """None: a graph has no weights by their names."""
+        raise ArtifactError(f"{directory}: a graph holds no weights by their names")
+
+    def unpack(self, directory: Path, output: Path) -> set[str]:
+        """Only for a format that unpacks to another."""
+        raise NotImplementedError
+
+
+def example(module: Exported) -> dict[str, torch.Tensor]:
+    """Inputs of the kind that a module takes, `[texts, tokens]`."""
+    ids = torch.full(_EXAMPLE, 5)
+    whole = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
+    return {name: whole[name] for name in module.inputs}
+
+
+def staged_codes(staged: Staged) -> list[Codes]:
+    """The codes that the stages left, of all matrices."""
+    weights = (weight for shard in staged.original.shards for weight in staged.stream(shard))
+    return [weight.codes for weight in weights if weight.codes is not None]
+
+
+def calibration(context: Context, log: Callable[[str], None]) -> list[dict[str, torch.Tensor]]:
+    """The texts to calibrate on; none where the format is not calibrated."""
+    if context.calibration is None:
+        return []
+    examples = context.calibration.examples()
+    log(f"calibrated on {len(examples)} texts")
+    return examples

@@ -1,0 +1,62 @@
+"""The onnx format: the file that ONNX Runtime, optimum-onnx and sentence-transformers look for."""
+
+import importlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+
+from optimizer.engines import onnx
+from optimizer.engines.onnx_runnable import OnnxRunnable
+from optimizer.engines.reduce import Exported
+from optimizer.formats.engine import Engine, EngineSettings, calibration, example
+from optimizer.formats.format import Context
+from optimizer.model.runnable import Runnable
+from optimizer.settings import Settings
+from optimizer.stages.staging import Staged
+
+
+class OnnxSettings(EngineSettings):
+    """`precision` of the graph; `int8` is calibrated, `int8_dynamic` makes answers depend on their neighbours.
+
+    `exclude` are patterns of the nodes that stay in float; `reduce` leaves out the work that answers do not need.
+    """
+
+    precision: onnx.Precision = "int8"
+
+
+class Onnx(Engine):
+    """A graph as model.onnx."""
+
+    name = "onnx"
+    packages: tuple[str, ...] = ("onnx", "onnxruntime", "nncf")
+    how_to_load = (
+        "The format is `onnx`: `optimizer.load` runs it, or whatever reads `model.onnx`: ONNX Runtime itself,\n"
+        'optimum-onnx (`ORTModelFor….from_pretrained`), sentence-transformers (`backend="onnx"`).'
+    )
+    settings: type[Settings] | None = OnnxSettings
+    files: ClassVar[tuple[str, ...]] = (onnx.GRAPH,)
+
+    def write_graph(self, module: Exported, staged: Staged, directory: Path, context: Context) -> None:
+        """Codes of a stage are restored first: ONNX Runtime's int8 weights are rounded anew."""
+        settings = context.settings
+        assert isinstance(settings, OnnxSettings)
+        with tempfile.TemporaryDirectory(dir=directory) as folder:
+            plain = Path(folder) / onnx.GRAPH
+            onnx.convert(module, example(module), plain)
+            texts = calibration(context, context.log)
+            onnx.quantize(plain, directory / onnx.GRAPH, settings.precision, texts, settings.exclude)
+
+    def runnable(self, directory: Path, config: Any, threads: int, **options: Any) -> Runnable:
+        """A session of so many threads; `streams` as for OnnxRunnable."""
+        return OnnxRunnable(directory / onnx.GRAPH, config, threads, **options)
+
+    def matrices(self, directory: Path) -> Iterator[torch.Tensor]:
+        """Of the graph's initializers."""
+        graph = importlib.import_module("onnx").load(directory / onnx.GRAPH).graph
+        to_array = importlib.import_module("onnx.numpy_helper").to_array
+        for tensor in graph.initializer:
+            if sum(length > 1 for length in tensor.dims) > 1:
+                yield torch.from_numpy(to_array(tensor).copy())

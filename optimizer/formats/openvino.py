@@ -1,0 +1,74 @@
+"""The openvino format: the files that OpenVINO, optimum-intel and sentence-transformers look for."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+
+from optimizer.engines import openvino
+from optimizer.engines.engine_codes import coded_readers, hand_codes_to_engine
+from optimizer.engines.openvino_runnable import OpenVINORunnable, read
+from optimizer.engines.reduce import Exported
+from optimizer.formats.engine import Engine, EngineSettings, calibration, example, staged_codes
+from optimizer.formats.format import Context
+from optimizer.model.runnable import Runnable
+from optimizer.model.weight import Codes
+from optimizer.settings import Settings
+from optimizer.stages.staging import Staged
+
+
+class OpenVINOSettings(EngineSettings):
+    """`precision` of the graph; `int8` is calibrated. `exclude` are patterns of the operations that stay in float.
+
+    `reduce` leaves out the work that answers do not need, where that changes none.
+    """
+
+    precision: openvino.Precision = "int8"
+
+
+class OpenVINO(Engine):
+    """A graph as openvino_model.xml and .bin; integer codes of a stage become its int8 weights as they are."""
+
+    name = "openvino"
+    packages: tuple[str, ...] = ("openvino", "nncf")
+    how_to_load = (
+        "The format is `openvino`: `optimizer.load` runs it, or whatever reads `openvino_model.xml`: OpenVINO itself,\n"
+        'optimum-intel (`OVModelFor….from_pretrained`), sentence-transformers (`backend="openvino"`).'
+    )
+    settings: type[Settings] | None = OpenVINOSettings
+    files: ClassVar[tuple[str, ...]] = (openvino.GRAPH, openvino.CONSTANTS)
+
+    def write_graph(self, module: Exported, staged: Staged, directory: Path, context: Context) -> None:
+        """Equal graphs give equal bytes."""
+        graph, _ = made(module, staged, context)
+        openvino.save(graph, directory)
+
+    def runnable(self, directory: Path, config: Any, threads: int, **options: Any) -> Runnable:
+        """Compiled for so many threads when it is first asked; `streams`, `cache_dir` as for OpenVINORunnable."""
+        return OpenVINORunnable(read(directory), config, threads, **options)
+
+    def matrices(self, directory: Path) -> Iterator[torch.Tensor]:
+        """Of the graph's constants."""
+        return constants(read(directory))
+
+
+def made(module: Exported, staged: Staged, context: Context) -> tuple[Any, dict[str, Codes]]:
+    """The graph of a module in the precision asked for, and the operations that read matrices of codes, with them."""
+    settings = context.settings
+    assert isinstance(settings, EngineSettings)
+    graph = openvino.convert(module, example(module))
+    readers = coded_readers(graph, staged_codes(staged))
+    texts = calibration(context, context.log)
+    graph = openvino.quantize(graph, settings.precision, texts, settings.exclude)  # type: ignore[arg-type]
+    if readers:
+        count = hand_codes_to_engine(graph, readers)
+        context.log(f"{count} of {len(readers)} matrices of codes are the graph's int8 weights as they are")
+    return graph, readers
+
+
+def constants(graph: Any) -> Iterator[torch.Tensor]:
+    """The matrices among a graph's constants."""
+    for node in graph.get_ordered_ops():
+        if node.get_type_name() == "Constant" and sum(length > 1 for length in node.shape) > 1:
+            yield torch.from_numpy(node.data.copy())
