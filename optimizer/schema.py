@@ -5,6 +5,7 @@ from typing import Any
 
 from optimizer.data.texts import DataSettings
 from optimizer.evaluation.job import Environment, EvaluationSettings
+from optimizer.formats import FORMATS
 from optimizer.model.locate import ModelSettings
 from optimizer.recipe import SEARCH, Output
 from optimizer.rows.gates import Gates
@@ -34,6 +35,7 @@ def schema() -> dict[str, Any]:
         "properties": properties
         | {
             "name": {"type": "string"},
+            "engine": _engine(),
             SEARCH: _search(),
             "defaults": {"type": "array"},
             "stages": {
@@ -43,6 +45,13 @@ def schema() -> dict[str, Any]:
             },
         },
     }
+
+
+def _engine() -> dict[str, Any]:
+    """The settings that formats have of their own; which of them a recipe may have depends on its format."""
+    kinds = [format_.settings for format_ in FORMATS.values() if format_.settings is not None]
+    none: dict[str, Any] = {"type": "object", "properties": {}, "additionalProperties": False}
+    return {"anyOf": [none, *(_object(kind.model_json_schema()) for kind in kinds)]}
 
 
 def _search() -> dict[str, Any]:

@@ -81,7 +81,7 @@ class Format(Protocol):
         """What its files hold; `names` are the original's tensors, so that scales and their like do not count."""
 
     def plain(self, directory: Path) -> Iterator[tuple[str, torch.Tensor]]:
-        """The weights by their names, one at a time, as the dense format stores them."""
+        """The weights by their names, one at a time, as the dense format stores them: for `also_pt`."""
 
     def unpack(self, directory: Path, output: Path) -> set[str]:
         """Write what it holds in the format `unpacks_to` into `output`; the names of the files that this stands for."""
