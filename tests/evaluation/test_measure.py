@@ -34,7 +34,8 @@ TinyModel = Callable[..., Path]
 TEXTS = ("the cat sees a bird", "the dog", "a big red fish runs", "now the bird sleeps here")
 LABELS = ("LABEL_0", "LABEL_1", 2, "0")
 TIMED = {
-    "latency_ms_p50", "latency_ms_p95", "original_latency_ms_p50", "speedup", "peak_memory_mb", "evaluate_seconds",
+    "latency_ms_p50", "latency_ms_p95", "original_latency_ms_p50", "speedup", "speedup_low", "speedup_high",
+    "peak_memory_mb", "evaluate_seconds",
 }  # fmt: skip
 COMMON = {"data", "examples", "evaluate_seconds"}
 LOGITS = COMMON | {"max_logit_difference", "mean_logit_difference"}
