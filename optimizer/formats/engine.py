@@ -65,6 +65,7 @@ class Engine:
     def write(self, staged: Staged, directory: Path, context: Context) -> None:
         """Write the graph and config.json; the whole model is in memory."""
         assert isinstance(context.settings, EngineSettings)
+        self.check(staged.outline)
         model = staged.materialise().eval()
         task = staged.outline.task
         module = reduce(model, task, context.log) if context.settings.reduce else Exported(model, task)
