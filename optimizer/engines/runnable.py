@@ -28,6 +28,9 @@ class Runnable(ABC):
 
     def __init__(self, config: Any, inputs: Sequence[str], outputs: Sequence[str], parts: int) -> None:
         self.config, self.inputs, self.outputs, self.parts = config, tuple(inputs), tuple(outputs), parts
+        # Pipelines know the models of their task by the name of the class.
+        if architectures := getattr(config, "architectures", None):
+            self.__class__ = type(architectures[0], (type(self),), {"__doc__": type(self).__doc__})
 
     @abstractmethod
     def run(self, parts: Sequence[Arrays]) -> list[list[Array]]:
@@ -66,6 +69,8 @@ class Runnable(ABC):
         return False
 
     def _complete(self, inputs: Mapping[str, Any]) -> dict[str, Array]:
+        if inputs.get(self.main_input_name) is None:
+            raise TypeError(f"{self.main_input_name}: is missing; this model takes {', '.join(self.inputs)}")
         ids = torch.as_tensor(inputs[self.main_input_name])
         missing: dict[str, Callable[[Tensor], Tensor]] = {
             "attention_mask": torch.ones_like,

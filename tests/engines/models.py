@@ -33,3 +33,18 @@ def example_inputs() -> dict[str, torch.Tensor]:
 def calibration() -> list[dict[str, torch.Tensor]]:
     """Texts at their own lengths."""
     return [inputs([4 + seed % 9], seed) for seed in range(20)]
+
+
+SHAPES = [[9], [3], [12, 4, 7], [5, 5, 5, 5, 5, 2, 1], [31, 30]]
+"""Lengths of texts in batches that no model was converted with."""
+
+
+def difference(one: Any, other: Any, mask: torch.Tensor) -> float:
+    """The largest difference of two answers where there is no padding; the second may have more outputs."""
+    assert list(one) == [name for name in other if name in one]
+    largest = 0.0
+    for name, value in one.items():
+        tokenwise = value.ndim == 3 or name in ("start_logits", "end_logits")
+        pair = (value[mask.bool()], other[name][mask.bool()]) if tokenwise else (value, other[name])
+        largest = max(largest, (pair[0] - pair[1]).abs().max().item())
+    return largest
