@@ -65,6 +65,9 @@ class Exported(nn.Module):
         self.outputs = _OUTPUTS[task]
         if task == "encoder" and getattr(model, "pooler", None) is not None:
             self.outputs = (*self.outputs, "pooler_output")
+        # Modules are born in training mode. An exporter that finds one so puts it back so afterwards, and with it all
+        # modules that are shared with the caller's model: dropout in a model that was evaluated.
+        self.train(model.training)
 
     def forward(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor | None = None

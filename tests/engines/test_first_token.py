@@ -1,6 +1,7 @@
 """The last layer for the first token alone: the same logits in every family, in torch and out of an engine's graph."""
 
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -80,6 +81,27 @@ def test_the_model_is_left_as_it_is_and_shares_its_weights(model: Any) -> None:
     new = {parameter.data_ptr() for parameter in module.parameters()} - weights
     assert len(new) <= 2
     assert {storage(each) for each in module.parameters()} <= {storage(each) for each in model.parameters()}
+
+
+def test_no_module_is_left_in_training_mode(model: Any) -> None:
+    module, _ = reduced(model)
+    assert not any(part.training for part in (*module.modules(), *model.modules()))
+
+
+def test_an_export_to_onnx_does_not_wake_the_dropout_of_the_model(tmp_path: Path) -> None:
+    runtime = pytest.importorskip("onnxruntime")
+    model = bert()
+    module, _ = reduced(model)
+    values = inputs(model, 2, 11, token_types=True)
+    before = logits(model, values)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            module, tuple(values.values()), str(tmp_path / "model.onnx"), input_names=list(module.inputs), dynamo=False
+        )
+    assert torch.equal(logits(model, values), before)
+    (answer,) = runtime.InferenceSession(tmp_path / "model.onnx").run(None, {k: v.numpy() for k, v in values.items()})
+    torch.testing.assert_close(torch.from_numpy(answer), before, rtol=1e-4, atol=1e-4)
 
 
 def storage(parameter: nn.Parameter) -> int:
