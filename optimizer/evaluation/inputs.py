@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
 from optimizer.data.texts import Texts
@@ -50,14 +51,22 @@ def batches(examples: Mapping[int, Example], batch_size: int, pad_id: int, logit
 
     A batch is smaller than `batch_size` where its logits would take more memory than is reasonable.
     """
-    order = sorted(examples, key=lambda position: (-_length(examples[position]), position))
+    order = sorted(examples, key=lambda position: (-length(examples[position]), position))
     start = 0
     while start < len(order):
-        per_example = _length(examples[order[start]]) * logits_per_token
+        per_example = length(examples[order[start]]) * logits_per_token
         size = max(1, min(batch_size, _LOGITS_AT_ONCE // per_example))
         positions = tuple(order[start : start + size])
         yield Batch(_padded([examples[position] for position in positions], pad_id), positions)
         start += size
+
+
+def mixed(examples: Mapping[int, Example], batch_size: int, pad_id: int, width: int = 0) -> Iterator[Batch]:
+    """The examples in the order of their positions, short ones beside long ones, padded to at least `width` tokens."""
+    positions = sorted(examples)
+    for start in range(0, len(positions), batch_size):
+        chosen = tuple(positions[start : start + batch_size])
+        yield Batch(_padded([examples[position] for position in chosen], pad_id, width), chosen)
 
 
 def alike(plan: Sequence[Batch], examples: Mapping[int, Example], pad_id: int) -> list[Batch]:
@@ -71,11 +80,12 @@ def alike(plan: Sequence[Batch], examples: Mapping[int, Example], pad_id: int) -
     return [Batch(_padded([examples[at] for at in batch.positions], pad_id), batch.positions) for batch in plan]
 
 
-def _length(example: Example) -> int:
+def length(example: Example) -> int:
     return max(len(values) for values in example.values())
 
 
-def _padded(examples: list[Example], pad_id: int) -> dict[str, Tensor]:
+def _padded(examples: list[Example], pad_id: int, width: int = 0) -> dict[str, Tensor]:
+    """The examples under each other; those with tokens are at least `width` wide."""
     inputs = {
         name: pad_sequence(
             [example[name] for example in examples],
@@ -87,4 +97,9 @@ def _padded(examples: list[Example], pad_id: int) -> dict[str, Tensor]:
     if "input_ids" in inputs:
         ones = [torch.ones_like(example["input_ids"]) for example in examples]
         inputs["attention_mask"] = pad_sequence(ones, batch_first=True)
+        if (more := width - inputs["input_ids"].shape[1]) > 0:
+            inputs = {
+                name: pad(values, (0, more), value=pad_id if name == "input_ids" else 0)
+                for name, values in inputs.items()
+            }
     return inputs

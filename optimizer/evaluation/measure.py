@@ -2,7 +2,7 @@
 
 import time
 
-from optimizer.evaluation import comparison, latency, memory
+from optimizer.evaluation import comparison, invariance, latency, memory
 from optimizer.evaluation.job import Job
 from optimizer.evaluation.models import set_up, sides
 from optimizer.evaluation.tally import Figures
@@ -40,6 +40,7 @@ def _compare_and_time(job: Job) -> Figures:
         original, artifact = sides(job, texts)
         if job.settings.examples != 0:
             figures |= comparison.compare(job, texts, original, artifact)
+            figures |= invariance.measure(job, artifact)
         if job.settings.repetitions:
             passes = latency.one_pass(original, job.settings), latency.one_pass(artifact, job.settings)
     if job.settings.repetitions:

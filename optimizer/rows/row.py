@@ -77,6 +77,8 @@ class Row:
     data_fingerprint: Text = _column("run")
     speedup_low: Number = _column("latency")
     speedup_high: Number = _column("latency")
+    batch_invariance: Number = _column("quality")
+    batch_changed: Number = _column("quality")
     further: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @classmethod

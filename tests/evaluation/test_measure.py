@@ -38,6 +38,7 @@ TIMED = {
     "peak_memory_mb", "evaluate_seconds",
 }  # fmt: skip
 COMMON = {"data", "examples", "evaluate_seconds"}
+INVARIANCE = {"batch_invariance", "batch_changed"}
 LOGITS = COMMON | {"max_logit_difference", "mean_logit_difference"}
 CLASSES = LOGITS | {"agreement", "agreement_low", "agreement_high", "kl_divergence"}
 
@@ -87,7 +88,7 @@ def test_everything_is_measured_in_other_processes(tiny_model: TinyModel, tmp_pa
     one = job(original, changed(original, tmp_path / "artifact", noisy), "sequence-classification", tmp_path / "cache")
     threads = torch.get_num_threads()
     figures: dict[str, Any] = evaluate(replace(one, settings=EvaluationSettings(repetitions=3, length=16)))
-    assert measured(figures) == CLASSES | TIMED | {"accuracy", "original_accuracy"}
+    assert measured(figures) == CLASSES | TIMED | INVARIANCE | {"accuracy", "original_accuracy"}
     assert figures["data"] == "some.jsonl"
     assert figures["examples"] == 4
     assert 0 <= figures["agreement_low"] < figures["agreement"] <= figures["agreement_high"] <= 1

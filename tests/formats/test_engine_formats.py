@@ -126,6 +126,14 @@ def test_int8_is_calibrated_on_texts_that_are_not_measured(run: Callable[..., An
     assert row["agreement"] > 0.8
 
 
+def test_only_what_rounds_by_the_batchs_own_range_depends_on_neighbours(run: Callable[..., Any]) -> None:
+    dynamic, _ = run("sequence-classification", "onnx", "int8_dynamic")
+    assert dynamic["batch_invariance"] > 1e-3
+    for format in ("openvino", "onnx"):
+        static, _ = run("sequence-classification", format, "int8")
+        assert static["batch_invariance"] < 1e-4
+
+
 def test_given_calibration_texts_leave_all_others_to_be_measured(
     run: Callable[..., Any], texts: Path, tmp_path: Path
 ) -> None:
