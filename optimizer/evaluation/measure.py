@@ -26,7 +26,7 @@ def evaluate(job: Job) -> Figures:
     if job.settings.examples != 0 or job.settings.repetitions:
         figures |= process.call(_compare_and_time, job)
     if job.settings.repetitions:
-        figures["peak_memory_mb"] = process.call(memory.peak_mb, job)
+        figures |= process.call(memory.measure, job)
     figures["evaluate_seconds"] = time.perf_counter() - started
     return figures
 

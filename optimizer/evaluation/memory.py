@@ -1,9 +1,10 @@
-"""How much memory a process needs that loads and runs the artifact, and nothing else."""
+"""How much memory and time a process needs that loads and runs the artifact, and nothing else."""
 
 import contextlib
 import gc
 import re
 import resource
+import time
 from pathlib import Path
 
 import torch
@@ -11,36 +12,40 @@ import torch
 from optimizer.evaluation.job import Job
 from optimizer.evaluation.models import set_up, sides
 from optimizer.evaluation.predict import forward_inputs
+from optimizer.evaluation.tally import Figures
 from optimizer.processes import machine
 
 _BYTES_PER_MB = 1e6
 _BYTES_PER_KIB = 1024
+_MILLISECONDS = 1e3
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
 _RESET_PEAK = "5"
 
 
-def peak_mb(job: Job) -> float:
-    """The row's `peak_memory_mb`: the most memory, in MB above what was in use before, to load it and run one batch.
+def measure(job: Job) -> Figures:
+    """The row's `peak_memory_mb` and `load_ms`, of loading the artifact and running one batch.
 
-    That is resident memory of this process on a CPU, and memory of the device, as torch allocates it, on a GPU. To be
-    called in a process of its own.
+    The first is the most memory, in MB, above what was in use before: resident memory of this process on a CPU, memory
+    of the device, as torch allocates it, on a GPU. The second is the time until the answer is there. To be called in a
+    process of its own.
     """
     set_up(job.environment)
     with machine.shared():
-        return _peak_mb(job)
-
-
-def _peak_mb(job: Job) -> float:
-    _, artifact = sides(job, job.read_texts())
-    block = artifact.inputs.block(job.settings.batch_size, job.settings.length)
+        _, artifact = sides(job, job.read_texts())
+        block = artifact.inputs.block(job.settings.batch_size, job.settings.length)
     device = torch.device(job.environment.device)
     torch.ones(1, device=device)  # CUDA's own memory belongs to the idle process
     gc.collect()
-    idle = _reset_peak(device)
-    with torch.inference_mode():
+    with machine.alone(), torch.inference_mode():
+        idle = _reset_peak(device)
+        start = time.perf_counter()
         artifact.model(**forward_inputs(job.task, artifact.model, block))
-    return (_peak(device) - idle) / _BYTES_PER_MB
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds = time.perf_counter() - start
+        peak = _peak(device)
+    return {"peak_memory_mb": (peak - idle) / _BYTES_PER_MB, "load_ms": seconds * _MILLISECONDS}
 
 
 def _reset_peak(device: torch.device) -> int:

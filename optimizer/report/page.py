@@ -23,7 +23,7 @@ from optimizer.rows.row import COLUMNS, STATUSES, Row
 PAGE = "report.html"
 MARKDOWN = "report.md"
 _HERE = Path(__file__).parent
-_ENVIRONMENT = ("device", "threads", "torch_version", "transformers_version")
+_ENVIRONMENT = ("device", "processor", "threads", "torch_version", "transformers_version")
 
 
 def write_report(rows: Sequence[Row], out: Path) -> Path:

@@ -79,6 +79,10 @@ class Row:
     speedup_high: Number = _column("latency")
     batch_invariance: Number = _column("quality")
     batch_changed: Number = _column("quality")
+    load_ms: Number = _column("latency")
+    processor: Text = _column("environment")
+    calibration_examples: Count = _column("run")
+    calibration_fingerprint: Text = _column("run")
     further: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @classmethod

@@ -12,6 +12,7 @@ from optimizer.evaluation.job import Environment, EvaluationSettings
 from optimizer.evaluation.measure import Job, evaluate
 from optimizer.model.checkpoint import Checkpoint, open_checkpoint, open_shards, read_config
 from optimizer.model.locate import ModelSettings, locate
+from optimizer.processes.processor import described
 from optimizer.rows.row import Row
 
 _NAMED = 3  # weights, in a line that says which are lacking
@@ -59,6 +60,7 @@ def compare(
             artifact=str(job.artifact),
             device=environment.device,
             threads=environment.threads,
+            processor=described(),
             torch_version=versions()["torch"],
             transformers_version=versions()["transformers"],
             original_fingerprint=checkpoint.fingerprint,

@@ -12,6 +12,7 @@ import torch
 from optimizer.artifact.manifest import versions
 from optimizer.errors import OptimizerError, RecipeError
 from optimizer.evaluation.predict import decision
+from optimizer.processes.processor import described
 from optimizer.recipe import Recipe
 from optimizer.rows.gates import GATES
 from optimizer.rows.row import Row
@@ -115,6 +116,7 @@ def blank_row(recipe: Recipe, run_id: str) -> Row:
         format=recipe.output.format,
         device=recipe.environment.device,
         threads=recipe.environment.threads,
+        processor=described(),
         torch_version=versions()["torch"],
         transformers_version=versions()["transformers"],
         created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -123,11 +125,14 @@ def blank_row(recipe: Recipe, run_id: str) -> Row:
 
 def named_row(plan: Plan) -> Row:
     """A row with nothing in it but what is known of a run once it is planned."""
+    calibration = plan.source.calibration
     return replace(
         blank_row(plan.recipe, plan.run_id),
         model=plan.source.original.name,
         original_fingerprint=plan.source.fingerprint,
         data_fingerprint=plan.source.data_fingerprint,
+        calibration_examples=calibration.examples if calibration else None,
+        calibration_fingerprint=calibration.fingerprint if calibration else None,
     )
 
 

@@ -35,7 +35,7 @@ TEXTS = ("the cat sees a bird", "the dog", "a big red fish runs", "now the bird 
 LABELS = ("LABEL_0", "LABEL_1", 2, "0")
 TIMED = {
     "latency_ms_p50", "latency_ms_p95", "original_latency_ms_p50", "speedup", "speedup_low", "speedup_high",
-    "peak_memory_mb", "evaluate_seconds",
+    "peak_memory_mb", "load_ms", "evaluate_seconds",
 }  # fmt: skip
 COMMON = {"data", "examples", "evaluate_seconds"}
 INVARIANCE = {"batch_invariance", "batch_changed"}
@@ -96,6 +96,7 @@ def test_everything_is_measured_in_other_processes(tiny_model: TinyModel, tmp_pa
     assert 0 < figures["latency_ms_p50"] <= figures["latency_ms_p95"]
     assert figures["speedup"] == pytest.approx(figures["original_latency_ms_p50"] / figures["latency_ms_p50"])
     assert 0 < figures["peak_memory_mb"] < 500
+    assert figures["load_ms"] > figures["latency_ms_p50"]
     assert torch.get_num_threads() == threads
 
 
@@ -458,7 +459,9 @@ def test_a_model_that_is_not_torchs_is_measured_too(
     assert compare(one)["examples"] == 4
     passes = [latency.one_pass(side, one.settings) for side in sides(one, one.read_texts())]
     assert latency.measure(passes[0], passes[1], one.settings)["latency_ms_p50"] > 0  # type: ignore[operator]
-    assert memory.peak_mb(one) >= 0
+    alone: dict[str, Any] = memory.measure(one)
+    assert alone["peak_memory_mb"] >= 0
+    assert alone["load_ms"] > 0
 
 
 def test_what_cannot_write_text_is_no_sequence_to_sequence_model(tiny_model: TinyModel, tmp_path: Path) -> None:

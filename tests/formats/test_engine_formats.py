@@ -122,7 +122,8 @@ def test_int8_is_calibrated_on_texts_that_are_not_measured(run: Callable[..., An
     record = read_manifest(artifact).calibration
     assert record is not None
     assert record["examples"] + row["examples"] == everything
-    assert record["examples"] == everything // 5
+    assert record["examples"] == everything // 5 == row["calibration_examples"]
+    assert (record["texts"], record["processor"]) == (row["calibration_fingerprint"], row["processor"])
     assert row["agreement"] > 0.8
 
 

@@ -45,3 +45,9 @@ def test_good_rows_rank_before_rejected_before_failed_and_the_smaller_first() ->
     ranked.append(row("e", "failed", float("nan")))
     mixed = ranked[::-1]
     assert sorted(mixed, key=rank) == ranked
+
+
+def test_a_run_that_calibrates_nothing_says_so_by_nothing() -> None:
+    row = Row.of({"run_id": "a-1", "status": "ok", "threads": 2})
+    assert row
+    assert (row.processor, row.calibration_examples, row.calibration_fingerprint) == (None, None, None)
