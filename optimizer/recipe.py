@@ -113,7 +113,7 @@ class Recipe:
             "gates": self.gates.bounds(),
             "model": self.model.model_dump(),
             "data": self.data.model_dump(),
-            "evaluation": self.evaluation.model_dump(),
+            "evaluation": self.evaluation.values(),
             **self.environment.model_dump(),
         }
 

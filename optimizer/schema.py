@@ -70,9 +70,18 @@ def _stage(kind: str) -> dict[str, Any]:
 
 
 def _object(described: dict[str, Any]) -> dict[str, Any]:
-    properties = {key: _or_interpolation(value) for key, value in described["properties"].items()}
+    inner = {f"#/$defs/{name}": _object(kind) for name, kind in described.get("$defs", {}).items()}
+    properties = {key: _or_interpolation(_inlined(value, inner)) for key, value in described["properties"].items()}
     # Nothing is required: a recipe that extends another gives only what differs.
     return {"type": "object", "properties": properties, "additionalProperties": False} | _description(described)
+
+
+def _inlined(described: dict[str, Any], inner: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """A setting's schema, with that of settings within it in place of its name."""
+    if "$ref" in described:
+        return inner[described["$ref"]]
+    choices = {"anyOf": [_inlined(choice, inner) for choice in described["anyOf"]]} if "anyOf" in described else {}
+    return described | choices
 
 
 def _or_interpolation(described: dict[str, Any]) -> dict[str, Any]:

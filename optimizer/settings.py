@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -57,7 +57,9 @@ def _line(kind: type[Settings], error: ValidationError, where: str) -> str:
 def _keys(kind: type[Settings], path: tuple[int | str, ...]) -> list[str]:
     for part in path:
         field = kind.model_fields.get(str(part))
-        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, Settings)):
+        choices = () if field is None else (field.annotation, *get_args(field.annotation))  # X, or X | None
+        inner = [choice for choice in choices if isinstance(choice, type) and issubclass(choice, Settings)]
+        if not inner:
             return []
-        kind = field.annotation
+        kind = inner[0]
     return list(kind.model_fields)

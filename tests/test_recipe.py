@@ -67,6 +67,13 @@ REFUSED: list[tuple[dict[Any, Any], str]] = [
     ({"seed": -1}, "seed: -1: "),
     ({"data": {"limit": 0}}, "data.limit: 0: input should be greater than or equal to 1"),
     ({"evaluation": {"batch_size": 0}}, "evaluation.batch_size: 0: "),
+    (
+        {"evaluation": {"grid": {"batch_sizes": [1], "lengths": [8], "lenght": 8}}},
+        "evaluation.grid: unknown key 'lenght'; did you mean 'lengths'?",
+    ),
+    ({"evaluation": {"grid": {"batch_sizes": [0], "lengths": [8]}}}, "evaluation.grid.batch_sizes.0: 0: input should"),
+    ({"evaluation": {"grid": {"batch_sizes": [1], "lengths": []}}}, "evaluation.grid.lengths: []: list should have"),
+    ({"evaluation": {"stream": 5, "repetitions": 0}}, "evaluation: grid and stream are timed, which repetitions: 0"),
     ({"gates": {"agreement": 1.1}}, "gates.agreement: 1.1: input should be less than or equal to 1"),
     ({"gates": {"size_ratio": 0}}, "gates.size_ratio: 0: input should be greater than 0"),
     # stages that lack something or do not go together
@@ -157,12 +164,23 @@ def through_yaml(values: dict[str, Any]) -> Any:
     return OmegaConf.to_container(OmegaConf.create(dump(values)))
 
 
-@pytest.mark.parametrize("values", [{}, FULL, stages(prune=PRUNE), {"stages": {}}], ids=["none", "full", "one", "no"])
+GRID = {"evaluation": {"grid": {"batch_sizes": [1, 8], "lengths": [32]}, "stream": 64}}
+
+
+@pytest.mark.parametrize(
+    "values", [{}, FULL, stages(prune=PRUNE), {"stages": {}}, GRID], ids=["none", "full", "one", "no", "grid"]
+)
 def test_values_give_the_same_recipe_again(values: dict[str, Any]) -> None:
     recipe = parse(values)
     assert parse(recipe.values()) == recipe
     assert parse(through_yaml(recipe.values())) == recipe
     assert parse(through_yaml(recipe.values())).values() == recipe.values()
+
+
+def test_what_came_later_and_is_not_asked_for_is_in_no_values() -> None:
+    assert {"grid", "stream"} <= set(parse(GRID).values()["evaluation"])
+    assert parse({"evaluation": {"grid": None, "stream": 0}}).values() == parse({}).values()
+    assert not {"grid", "stream"} & set(parse({}).values()["evaluation"])
 
 
 def test_what_made_an_artifact_makes_it_again() -> None:

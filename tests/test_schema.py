@@ -34,6 +34,7 @@ BOUNDS: dict[str, Callable[[Any, Any], bool]] = {
     "maximum": operator.le,
     "exclusiveMinimum": operator.gt,
     "exclusiveMaximum": operator.lt,
+    "minItems": lambda value, bound: len(value) >= bound,
     "minLength": lambda value, bound: len(value) >= bound,
     "pattern": lambda value, bound: re.search(bound, value) is not None,
     "const": operator.eq,
@@ -80,7 +81,7 @@ def check(described: Any) -> None:
     assert set(described) <= {*STRUCTURE, *BOUNDS, *ANNOTATIONS}
     assert described.get("type", "object") in TYPES
     re.compile(described.get("pattern", ""))
-    for keyword in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "minLength"):
+    for keyword in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "minLength", "minItems"):
         assert is_a(described.get(keyword, 0), "number")
     for keyword in ("anyOf", "enum"):
         assert isinstance(described.get(keyword, []), list)
@@ -140,6 +141,8 @@ def test_every_shipped_recipe_meets_it(path: Path) -> None:
         ({"gates": {"agreement": 1.5}}, ".gates.agreement"),
         ({"data": {"limit": 0}}, ".data.limit"),
         ({"threads": 0}, ".threads"),
+        ({"evaluation": {"grid": {"batch_sizes": [0]}}}, ".evaluation.grid"),
+        ({"evaluation": {"grid": {"batches": [1]}}}, ".evaluation.grid"),
     ],
 )
 def test_a_wrong_recipe_does_not(values: dict[str, Any], where: str) -> None:
@@ -153,6 +156,7 @@ def test_a_wrong_recipe_does_not(values: dict[str, Any], where: str) -> None:
         {"stages": {"prune": {"amount": "${pruning_amount}", "only": ["*.weight"], "roles": ["linear", "embedding"]}}},
         {"stages": {"again": {"stage": "prune", "amount": 0.1}}},
         {"gates": {"agreement": None}, "data": {"limit": 7, "text": ["first", "second"]}, "format": "packed"},
+        {"evaluation": {"grid": {"batch_sizes": [1, 8], "lengths": [32]}, "stream": "${data.limit}"}},
         {"defaults": ["balanced", {"override /model": "local"}, "_self_"]},
     ],
 )

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from optimizer.data import calibration
 from optimizer.data.texts import DataSettings, Texts
@@ -13,14 +14,38 @@ from optimizer.processes.cores import cores
 from optimizer.settings import Settings
 
 
+class Grid(Settings):
+    """Every one of `batch_sizes` with every one of `lengths`, in tokens; the first of both fill the row's columns."""
+
+    batch_sizes: list[Annotated[int, Field(ge=1)]] = Field(min_length=1)
+    lengths: list[Annotated[int, Field(ge=1)]] = Field(min_length=1)
+
+
 class EvaluationSettings(Settings):
-    """What is measured: agreement on `examples` texts (null: all, 0: none), latency over `repetitions` (0: none)."""
+    """What is measured: agreement on `examples` texts (null: all, 0: none), latency over `repetitions` (0: none).
+
+    Latency is that of `batch_size` texts of `length` tokens, or of each cell of a `grid`; `stream` is how many texts,
+    at their own lengths, are run through both models to see how many a second each answers (0: none).
+    """
 
     examples: int | None = Field(default=None, ge=0)
     batch_size: int = Field(default=8, ge=1)
     length: int = Field(default=128, ge=1)
     warmup: int = Field(default=2, ge=0)
     repetitions: int = Field(default=10, ge=0)
+    grid: Grid | None = None
+    stream: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _timed(self) -> Self:
+        if (self.grid or self.stream) and not self.repetitions:
+            raise ValueError("grid and stream are timed, which repetitions: 0 forbids; write repetitions: 10")
+        return self
+
+    def values(self) -> dict[str, Any]:
+        """The keys of a recipe file; those that came later only where they are set, so that no run id follows them."""
+        unset = {name for name in ("grid", "stream") if not getattr(self, name)}
+        return self.model_dump(exclude=unset)
 
 
 class Environment(Settings):

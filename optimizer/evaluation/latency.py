@@ -1,16 +1,19 @@
-"""How long one forward pass takes, original and artifact side by side."""
+"""How long a forward pass takes, and how many texts a second are answered, original and artifact side by side."""
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from tqdm import trange
+from torch import Tensor
+from tqdm import tqdm, trange
 
-from optimizer.evaluation.job import EvaluationSettings
+from optimizer.evaluation.inputs import alike, batches
+from optimizer.evaluation.job import EvaluationSettings, Grid
 from optimizer.evaluation.models import Side
-from optimizer.evaluation.predict import forward_inputs
+from optimizer.evaluation.predict import forward_inputs, logits_per_token
 from optimizer.evaluation.tally import Figures
 
 _MILLISECONDS = 1e3
@@ -20,45 +23,123 @@ _CONFIDENCE = 0.95
 Pass = Callable[[], None]
 
 
-def one_pass(side: Side, settings: EvaluationSettings) -> Pass:
-    """One forward pass of a batch of running text, whatever it leaves to do on a CUDA device included."""
+@dataclass(frozen=True)
+class Cell:
+    """Batches of one size, `length` tokens long, for both models; no length where the models read no tokens."""
+
+    batch_size: int
+    length: int | None
+    original: Pass
+    artifact: Pass
+
+
+def cells(original: Side, artifact: Side, settings: EvaluationSettings) -> list[Cell]:
+    """The batches of running text that both models are timed with: those of the grid, or the one of the settings.
+
+    Lengths that a model cuts to the same are one.
+    """
+    grid = settings.grid or Grid(batch_sizes=[settings.batch_size], lengths=[settings.length])
+    found: dict[tuple[int, int | None], Cell] = {}
+    for batch_size in grid.batch_sizes:
+        for length in grid.lengths:
+            blocks = [side.inputs.block(batch_size, length) for side in (original, artifact)]
+            tokens = blocks[0]["input_ids"].shape[1] if "input_ids" in blocks[0] else None
+            passes = [_pass(side, block) for side, block in zip((original, artifact), blocks, strict=True)]
+            found.setdefault((batch_size, tokens), Cell(batch_size, tokens, *passes))
+    return list(found.values())
+
+
+def _pass(side: Side, inputs: Mapping[str, Tensor]) -> Pass:
+    """One forward pass, whatever it leaves to do on a CUDA device included."""
     model = side.model
-    inputs = forward_inputs(side.task, model, side.inputs.block(settings.batch_size, settings.length))
+    complete = forward_inputs(side.task, model, dict(inputs))
 
     def run() -> None:
-        model(**inputs)
+        model(**complete)
         if model.device.type == "cuda":
             torch.cuda.synchronize(model.device)
 
     return run
 
 
+def measure_cells(cells: Sequence[Cell], settings: EvaluationSettings) -> Figures:
+    """The row's latencies, those of the first cell, and with a grid those of all as `latency_grid`."""
+    measured = [measure(cell.original, cell.artifact, settings) for cell in cells]
+    figures: Figures = {**measured[0]}
+    if settings.grid:
+        sizes = ({"batch_size": cell.batch_size, "length": cell.length} for cell in cells)
+        figures["latency_grid"] = [{**size, **found} for size, found in zip(sizes, measured, strict=True)]
+    return figures
+
+
 @torch.inference_mode()
-def measure(original: Pass, artifact: Pass, settings: EvaluationSettings) -> Figures:
+def measure(original: Pass, artifact: Pass, settings: EvaluationSettings) -> dict[str, float | int | None]:
     """The row's latencies in milliseconds, and the ratio of their medians with the interval that it lies in.
 
     The two take turns, and take turns in who goes first, so that a machine that slows down slows down both.
     """
-    passes = original, artifact
     times: tuple[list[float], list[float]] = ([], [])
     for repetition in trange(
         settings.warmup + settings.repetitions, desc="latency", unit="run", leave=False, disable=None
     ):
-        for turn in (0, 1) if repetition % 2 == 0 else (1, 0):
-            start = time.perf_counter()
-            passes[turn]()
-            seconds = time.perf_counter() - start
-            if repetition >= settings.warmup:
-                times[turn].append(seconds * _MILLISECONDS)
+        taken = _in_turns(original, artifact, repetition)
+        if repetition >= settings.warmup:
+            for side, seconds in zip(times, taken, strict=True):
+                side.append(seconds * _MILLISECONDS)
     low, high = speedup_interval(*times)
     return {
         "latency_ms_p50": statistics.median(times[1]),
         "latency_ms_p95": float(np.percentile(times[1], 95)),
         "original_latency_ms_p50": statistics.median(times[0]),
+        "original_latency_ms_p95": float(np.percentile(times[0], 95)),
         "speedup": statistics.median(times[0]) / statistics.median(times[1]),
         "speedup_low": low,
         "speedup_high": high,
     }
+
+
+@dataclass(frozen=True)
+class Stream:
+    """So many texts at their own lengths, sorted by them, batch by batch as both models are given them."""
+
+    texts: int
+    batches: list[tuple[Pass, Pass]]
+
+
+def stream(original: Side, artifact: Side, settings: EvaluationSettings) -> Stream:
+    """A seeded sample of `settings.stream` texts; fewer where there are not as many."""
+    asked, own = original.inputs, artifact.inputs
+    width = logits_per_token(original.task, original.model.config)
+    examples = asked.examples(settings.stream)
+    plan = list(batches(examples, settings.batch_size, asked.pad_id, width))
+    own_plan = plan if own is asked else alike(plan, own.examples(settings.stream), own.pad_id)
+    pairs = zip(plan, own_plan, strict=True)
+    passes = [(_pass(original, batch.inputs), _pass(artifact, other.inputs)) for batch, other in pairs]
+    return Stream(len(examples), passes)
+
+
+@torch.inference_mode()
+def measure_stream(stream: Stream) -> Figures:
+    """How many texts of a stream each model answers a second, from tokens to logits, once it has seen them all.
+
+    The two take turns batch by batch.
+    """
+    seconds = [0.0, 0.0]
+    for is_timed in (False, True):
+        for index, pair in enumerate(tqdm(stream.batches, desc="stream", unit="batch", leave=False, disable=None)):
+            for side, taken in enumerate(_in_turns(*pair, index)):
+                seconds[side] += taken if is_timed else 0
+    return {"texts_per_second": stream.texts / seconds[1], "original_texts_per_second": stream.texts / seconds[0]}
+
+
+def _in_turns(original: Pass, artifact: Pass, index: int) -> tuple[float, float]:
+    """The seconds that each pass takes; which goes first is the other one's turn each time."""
+    passes, seconds = (original, artifact), [0.0, 0.0]
+    for turn in (0, 1) if index % 2 == 0 else (1, 0):
+        start = time.perf_counter()
+        passes[turn]()
+        seconds[turn] = time.perf_counter() - start
+    return seconds[0], seconds[1]
 
 
 def speedup_interval(original: Sequence[float], artifact: Sequence[float]) -> tuple[float, float]:

@@ -11,7 +11,7 @@ from optimizer.rows.row import columns
 
 __all__ = ["FIGURES", "Job", "evaluate"]
 
-FIGURES = (*columns("quality", "data", "latency", "memory"), "evaluate_seconds")
+FIGURES = (*columns("quality", "data", "latency", "grid", "memory"), "evaluate_seconds")
 """The row's columns that `evaluate` fills."""
 
 
@@ -42,8 +42,11 @@ def _compare_and_time(job: Job) -> Figures:
             figures |= comparison.compare(job, texts, original, artifact)
             figures |= invariance.measure(job, artifact)
         if job.settings.repetitions:
-            passes = latency.one_pass(original, job.settings), latency.one_pass(artifact, job.settings)
+            cells = latency.cells(original, artifact, job.settings)
+            stream = latency.stream(original, artifact, job.settings) if job.settings.stream else None
     if job.settings.repetitions:
         with machine.alone():
-            figures |= latency.measure(*passes, job.settings)
+            figures |= latency.measure_cells(cells, job.settings)
+            if stream:
+                figures |= latency.measure_stream(stream)
     return figures

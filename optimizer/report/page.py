@@ -14,7 +14,7 @@ import jinja2
 from markupsafe import Markup
 
 from optimizer.errors import ArtifactError
-from optimizer.report import columns
+from optimizer.report import columns, grid
 from optimizer.report.markdown import markdown
 from optimizer.report.runs import Run, printable, runs
 from optimizer.report.table import remarks_on_data
@@ -58,6 +58,7 @@ def _page(found: Sequence[Run], drawn: Mapping[str, Any], said: Sequence[str]) -
         plots={name: (Markup(plot.svg), plot.words) for name, plot in drawn.items()},
         columns=columns.worth_showing(found),
         column=columns,
+        grid=grid,
         runs=found,
         kept=_kept,
         environments=_environments(found),
@@ -114,8 +115,9 @@ def _environments(found: Sequence[Run]) -> dict[tuple[str, ...], int]:
 
 
 def _kept(run: Run) -> dict[str, str]:
-    """All that the row holds, by column."""
-    known = {column: value for column in COLUMNS if (value := getattr(run.row, column)) is not None}
+    """All that the row holds, by column, but for the grid, which has a table of its own."""
+    shown = (column for column in COLUMNS if column != "latency_grid")
+    known = {column: value for column in shown if (value := getattr(run.row, column)) is not None}
     return {column: f"{value:.6g}" if isinstance(value, float) else printable(value) for column, value in known.items()}
 
 

@@ -7,7 +7,9 @@ from typing import Any, Literal, get_args
 
 # ruff: noqa: RUF009 -- _column gives every field a field() of its own
 
-Group = Literal["run", "request", "original", "size", "quality", "data", "latency", "memory", "cost", "environment"]
+Group = Literal[
+    "run", "request", "original", "size", "quality", "data", "latency", "grid", "memory", "cost", "environment"
+]
 Status = Literal["ok", "rejected", "failed"]
 
 STATUSES: tuple[Status, ...] = get_args(Status)
@@ -18,6 +20,7 @@ _NOISE = 0.05  # of medians over ten repetitions, on a machine with nothing else
 Text = str | None
 Count = int | None
 Number = float | int | None
+Cells = list | None  # of mappings, which isinstance could not tell
 Setting = float | int | str | None  # of a recipe with two such stages: both values, in a text
 
 
@@ -83,6 +86,10 @@ class Row:
     processor: Text = _column("environment")
     calibration_examples: Count = _column("run")
     calibration_fingerprint: Text = _column("run")
+    original_latency_ms_p95: Number = _column("latency")
+    texts_per_second: Number = _column("grid")
+    original_texts_per_second: Number = _column("grid")
+    latency_grid: Cells = field(default=None, hash=False, metadata={"group": "grid"})
     further: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @classmethod

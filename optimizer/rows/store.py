@@ -129,7 +129,7 @@ class _Table:
         if known and known.row and known.stamp == stamp:
             return known
         row = read_row(self._out, run_id)
-        return _Known(stamp, row, _line([getattr(row, column) for column in COLUMNS]) if row else "")
+        return _Known(stamp, row, _line(_cell(getattr(row, column)) for column in COLUMNS) if row else "")
 
 
 _table = lru_cache(maxsize=_FOLDERS)(_Table)
@@ -153,6 +153,11 @@ def _read(path: Path) -> Row | None:
         return None
     row = Row.of(values) if isinstance(values, dict) else None
     return row if row and row.created_at else None
+
+
+def _cell(value: Any) -> Any:
+    """A value as the CSV holds it: what is a table in itself as JSON."""
+    return json.dumps(value) if isinstance(value, list) else value
 
 
 def _line(cells: Any) -> str:

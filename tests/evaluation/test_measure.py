@@ -21,7 +21,7 @@ from optimizer.data.texts import DataSettings, Label, Text, read
 from optimizer.errors import DataError, EvaluationError, ProcessError
 from optimizer.evaluation import comparison, latency, memory
 from optimizer.evaluation.inputs import prepare
-from optimizer.evaluation.job import Environment, EvaluationSettings
+from optimizer.evaluation.job import Environment, EvaluationSettings, Grid
 from optimizer.evaluation.measure import FIGURES, Job, evaluate
 from optimizer.evaluation.models import sides
 from optimizer.evaluation.predict import predict
@@ -34,8 +34,8 @@ TinyModel = Callable[..., Path]
 TEXTS = ("the cat sees a bird", "the dog", "a big red fish runs", "now the bird sleeps here")
 LABELS = ("LABEL_0", "LABEL_1", 2, "0")
 TIMED = {
-    "latency_ms_p50", "latency_ms_p95", "original_latency_ms_p50", "speedup", "speedup_low", "speedup_high",
-    "peak_memory_mb", "load_ms", "evaluate_seconds",
+    "latency_ms_p50", "latency_ms_p95", "original_latency_ms_p50", "original_latency_ms_p95", "speedup",
+    "speedup_low", "speedup_high", "peak_memory_mb", "load_ms", "evaluate_seconds",
 }  # fmt: skip
 COMMON = {"data", "examples", "evaluate_seconds"}
 INVARIANCE = {"batch_invariance", "batch_changed"}
@@ -336,8 +336,52 @@ def test_original_and_artifact_take_turns(monkeypatch: pytest.MonkeyPatch) -> No
     settings = EvaluationSettings(warmup=1, repetitions=3)
     found = latency.measure(one_pass("original", 0.006), one_pass("artifact", 0.002), settings)
     assert calls == ["original", "artifact", "artifact", "original"] * 2
-    figures = {"latency_ms_p50": 2, "latency_ms_p95": 2, "original_latency_ms_p50": 6, "speedup": 3}
+    figures = {"latency_ms_p50": 2, "latency_ms_p95": 2, "speedup": 3}
+    figures |= {"original_latency_ms_p50": 6, "original_latency_ms_p95": 6}
     assert found == pytest.approx(figures | {"speedup_low": 3, "speedup_high": 3})
+
+
+def test_a_grid_and_a_stream(tiny_model: TinyModel, tmp_path: Path) -> None:
+    original = tiny_model("sequence-classification")
+    artifact = changed(original, tmp_path / "artifact", noisy)
+    grid = Grid(batch_sizes=[1, 3], lengths=[4, 32, 500])
+    one = job(original, artifact, "sequence-classification", tmp_path / "cache", examples=0, repetitions=2, grid=grid)
+    figures: dict[str, Any] = evaluate(replace(one, settings=one.settings.model_copy(update={"stream": 100})))
+    assert measured(figures) == TIMED | {"latency_grid", "texts_per_second", "original_texts_per_second"}
+    cells = figures["latency_grid"]
+    # The model reads 32 tokens: a longer length is no cell of its own.
+    assert [(cell["batch_size"], cell["length"]) for cell in cells] == [(1, 4), (1, 32), (3, 4), (3, 32)]
+    for cell in cells:
+        assert 0 < cell["latency_ms_p50"] <= cell["latency_ms_p95"]
+        assert 0 < cell["original_latency_ms_p50"] <= cell["original_latency_ms_p95"]
+        assert cell["speedup_low"] <= cell["speedup"] <= cell["speedup_high"]
+    assert all(figures[name] == value for name, value in cells[0].items() if name in figures)
+    assert figures["texts_per_second"] > 0
+
+
+def test_a_stream_counts_each_text_once_and_not_the_first_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    def one_pass(name: str, seconds: float) -> Callable[[], None]:
+        def run() -> None:
+            calls.append(name)
+            clock[0] += seconds * (100 if calls.count(name) == 1 else 1)
+
+        return run
+
+    calls: list[str] = []
+    clock = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+    pairs = [(one_pass("original 1", 2), one_pass("1", 0.5)), (one_pass("original 2", 3), one_pass("2", 1.5))]
+    found = latency.measure_stream(latency.Stream(10, pairs))
+    assert calls == ["original 1", "1", "2", "original 2"] * 2
+    assert found == pytest.approx({"texts_per_second": 5, "original_texts_per_second": 2})
+
+
+def test_images_have_no_length(tiny_model: TinyModel, tmp_path: Path) -> None:
+    original = tiny_model("image-classification")
+    grid = Grid(batch_sizes=[1, 2], lengths=[4, 32])
+    one = job(original, original, "image-classification", tmp_path, repetitions=1, grid=grid)
+    cells = latency.cells(*sides(one, one.read_texts()), one.settings)
+    assert [(cell.batch_size, cell.length) for cell in cells] == [(1, None), (2, None)]
 
 
 def noisy_times(seed: int, count: int, speedup: float) -> tuple[list[float], list[float]]:
@@ -457,8 +501,8 @@ def test_a_model_that_is_not_torchs_is_measured_too(
     monkeypatch.setattr("optimizer.evaluation.models.load", load_it)
     one = job(original, artifact, "sequence-classification", tmp_path / "cache", length=8, repetitions=2)
     assert compare(one)["examples"] == 4
-    passes = [latency.one_pass(side, one.settings) for side in sides(one, one.read_texts())]
-    assert latency.measure(passes[0], passes[1], one.settings)["latency_ms_p50"] > 0  # type: ignore[operator]
+    cells = latency.cells(*sides(one, one.read_texts()), one.settings)
+    assert latency.measure_cells(cells, one.settings)["latency_ms_p50"] > 0  # type: ignore[operator]
     alone: dict[str, Any] = memory.measure(one)
     assert alone["peak_memory_mb"] >= 0
     assert alone["load_ms"] > 0

@@ -136,6 +136,21 @@ def test_the_environment_is_told_and_that_latencies_of_several_do_not_compare(ou
     assert "different environments" in (out / "report.md").read_text()
 
 
+def test_the_latencies_of_a_grid_are_a_table(tmp_path: Path) -> None:
+    cell = {"batch_size": 8, "length": 128, "latency_ms_p50": 10.04, "latency_ms_p95": 11, "speedup": 2.5}
+    whole = cell | {
+        "original_latency_ms_p50": 25.1, "original_latency_ms_p95": 30, "speedup_low": 2.4, "speedup_high": 2.6
+    }  # fmt: skip
+    odd: list[Any] = [whole, cell | {"length": None}, "no cell", {"speedup": "fast"}]
+    text = write_report([sized("a-1", 0.2, 0.98, latency_grid=odd), sized("a-2", 0.2, 0.98)], tmp_path).read_text()
+    cells = Page(text).cells
+    assert ["8", "128", "10.0", "11.0", "25.1", "30.0", "2.50x", "2.40 to 2.60"] in cells
+    assert ["8", "", "10.0", "11.0", "", "", "2.50x", ""] in cells
+    assert [""] * 8 in cells
+    assert text.count("Latency by batch and length") == 1
+    assert "latency_grid" not in text
+
+
 def test_equal_rows_give_equal_files_in_any_order(tmp_path: Path) -> None:
     rows = [sized("a-1", 0.2, 0.98), sized("b-1", 0.5, 1.0, status="rejected", error="x"), failed("c-1")]
     write_report(rows, tmp_path / "one")

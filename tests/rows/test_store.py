@@ -192,6 +192,15 @@ def start(out: Path, name: str, rows: int, *more: str) -> "subprocess.Popen[str]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
+def test_a_table_within_a_row_is_json_in_the_csv(tmp_path: Path) -> None:
+    cells = [{"batch_size": 1, "length": None, "speedup": 2.5}]
+    write(tmp_path, row("first", latency_grid=cells))
+    assert read_row(tmp_path, "first") == row("first", latency_grid=cells)
+    assemble(tmp_path)
+    (line,) = table(tmp_path)
+    assert json.loads(line["latency_grid"]) == cells
+
+
 def test_four_processes_at_once_lose_no_row_and_show_no_half_a_table(tmp_path: Path) -> None:
     write(tmp_path, row("first"))
     deadline = time.monotonic() + 60
