@@ -1,13 +1,18 @@
 """A graph that is called like the transformers model that it stands for, whatever engine runs it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from optimizer.engines import answering
+from optimizer.engines.answering import Reader, Text
+from optimizer.errors import EvaluationError
 
 Array = NDArray[Any]
 Arrays = Mapping[str, Array]
@@ -25,8 +30,11 @@ class Runnable(ABC):
     main_input_name = "input_ids"
     device = torch.device("cpu")
     dtype = torch.float32
+    directory: Path | None = None
+    """Where it was loaded from, if it was: there lies its tokenizer."""
 
     def __init__(self, config: Any, inputs: Sequence[str], outputs: Sequence[str], parts: int) -> None:
+        self._reader: Reader | None = None
         self.config, self.inputs, self.outputs, self.parts = config, tuple(inputs), tuple(outputs), parts
         # Pipelines know the models of their task by the name of the class.
         if architectures := getattr(config, "architectures", None):
@@ -55,6 +63,19 @@ class Runnable(ABC):
                 for place, name in enumerate(self.outputs)
             }
         )
+
+    def answer(self, texts: Iterable[Text], batch_size: int = 32, top_k: int | None = 1) -> list[Any]:
+        """Labels with scores for texts or pairs of texts, in their order: {"label": …, "score": …} for each.
+
+        Texts are sorted by length and read in batches of at most `batch_size` and of a bounded number of tokens. With
+        another `top_k` than 1, each answer is a list of so many labels, best first; None gives all. Scores are those of
+        transformers' text-classification pipeline. Raises EvaluationError where the model gives no labels to texts.
+        """
+        if self.directory is None:
+            raise EvaluationError("answer: this graph has no tokenizer beside it; write optimizer.load(DIRECTORY)")
+        if self._reader is None:
+            self._reader = answering.reader(self.directory, self.inputs)
+        return answering.answer(self, self._reader, self.config, texts, batch_size, top_k)
 
     def to(self, *_: Any, **__: Any) -> "Runnable":
         """Itself: it stays where its engine runs."""

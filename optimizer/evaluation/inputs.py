@@ -10,11 +10,12 @@ from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
 from optimizer.data.texts import Texts
-from optimizer.data.tokens import Example, TokenInputs, load_tokenizer, token_inputs, tokenizer_files
+from optimizer.data.tokens import Example, TokenInputs, token_inputs
 from optimizer.errors import EvaluationError
 from optimizer.evaluation.random_inputs import RandomInputs
 from optimizer.model.loading import on_meta
 from optimizer.model.task import Task
+from optimizer.model.tokenizer import load_tokenizer, tokenizer_files
 
 Inputs = TokenInputs | RandomInputs
 

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from optimizer.data.tokens import Example, positions
+from optimizer.data.tokens import Example
 from optimizer.errors import EvaluationError
+from optimizer.model.tokenizer import positions
 
 _EXAMPLES = 64
 _LENGTH = 64

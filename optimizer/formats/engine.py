@@ -8,11 +8,11 @@ import torch
 from pydantic import Field
 
 from optimizer.engines.reduce import Exported, reduce
+from optimizer.engines.runnable import Runnable
 from optimizer.errors import ArtifactError, EvaluationError, StageError
 from optimizer.formats.format import Context, Stored
 from optimizer.formats.safetensors import write_config
 from optimizer.model.outline import Entry, Outline
-from optimizer.model.runnable import Runnable
 from optimizer.model.task import Task
 from optimizer.model.weight import Codes
 from optimizer.settings import Settings
@@ -91,7 +91,9 @@ class Engine:
 
         config = AutoConfig.from_pretrained(directory, trust_remote_code=False)
         threads = options.pop("threads", None) or torch.get_num_threads()
-        return self.runnable(directory, config, threads, **options)
+        graph = self.runnable(directory, config, threads, **options)
+        graph.directory = directory
+        return graph
 
     def runnable(self, directory: Path, config: Any, threads: int, **options: Any) -> Runnable:
         """The graph in a directory, on so many threads."""

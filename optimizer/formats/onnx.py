@@ -11,9 +11,9 @@ import torch
 from optimizer.engines import onnx
 from optimizer.engines.onnx_runnable import OnnxRunnable
 from optimizer.engines.reduce import Exported
+from optimizer.engines.runnable import Runnable
 from optimizer.formats.engine import Engine, EngineSettings, calibration, example
 from optimizer.formats.format import Context
-from optimizer.model.runnable import Runnable
 from optimizer.settings import Settings
 from optimizer.stages.staging import Staged
 

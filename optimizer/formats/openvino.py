@@ -10,9 +10,9 @@ from optimizer.engines import openvino
 from optimizer.engines.engine_codes import coded_readers, hand_codes_to_engine
 from optimizer.engines.openvino_runnable import OpenVINORunnable, read
 from optimizer.engines.reduce import Exported
+from optimizer.engines.runnable import Runnable
 from optimizer.formats.engine import Engine, EngineSettings, calibration, example, staged_codes
 from optimizer.formats.format import Context
-from optimizer.model.runnable import Runnable
 from optimizer.model.weight import Codes
 from optimizer.settings import Settings
 from optimizer.stages.staging import Staged

@@ -12,10 +12,10 @@ from optimizer.engines.engine_codes import origins
 from optimizer.engines.openvino_runnable import OpenVINORunnable
 from optimizer.engines.packed_graph import pack_graph, read_packed, unpack_graph
 from optimizer.engines.reduce import Exported
+from optimizer.engines.runnable import Runnable
 from optimizer.errors import ArtifactError
 from optimizer.formats.format import Context
 from optimizer.formats.openvino import OpenVINO, constants, made
-from optimizer.model.runnable import Runnable
 from optimizer.packing.reader import PayloadError
 from optimizer.processes.cores import cores
 from optimizer.stages.staging import Staged
