@@ -9,6 +9,10 @@ class RecipeError(OptimizerError):
     """The command or the recipe is wrong."""
 
 
+class PackageError(RecipeError):
+    """The recipe needs a package that is not installed."""
+
+
 class ModelError(OptimizerError):
     """The original cannot be read."""
 

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from optimizer.data.texts import DataSettings
-from optimizer.errors import RecipeError
+from optimizer.errors import PackageError, RecipeError
 from optimizer.evaluation.job import Environment, EvaluationSettings
 from optimizer.formats import FORMATS
 from optimizer.model.checkpoint import Checkpoint
@@ -138,8 +138,11 @@ SEARCH = "search"
 """The key that makes a search of many runs out of a recipe; `optimizer.search` reads it, `parse` refuses it."""
 
 
-def parse(values: Mapping[str, Any]) -> Recipe:
-    """A Recipe from a plain mapping of KEYS; RecipeError says where, what and what to write instead."""
+def parse(values: Mapping[str, Any], *, installed: bool = True) -> Recipe:
+    """A Recipe from a plain mapping of KEYS; RecipeError says where, what and what to write instead.
+
+    A PackageError for a package that it needs and that is not there; none where `installed` is False.
+    """
     for key in values:
         if key not in KEYS:
             raise RecipeError(f"recipe: unknown key '{key}'; {nearest(str(key), KEYS)}")
@@ -159,7 +162,8 @@ def parse(values: Mapping[str, Any]) -> Recipe:
     _ = recipe.output.engine_settings
     if recipe.output.also_pt and not FORMATS[recipe.output.format].holds_weights:
         raise RecipeError(f"also_pt: the format {recipe.output.format} holds no weights by their names; remove it")
-    _check_packages(recipe)
+    if installed:
+        _check_packages(recipe)
     staging.check(recipe.steps, FORMATS[recipe.output.format].casts)
     _check_gates(recipe)
     return recipe
@@ -203,12 +207,17 @@ def _step_values(step: Step) -> dict[str, Any]:
 
 
 def _check_packages(recipe: Recipe) -> None:
-    needed = {f"stages.{step.label}": step.stage.packages for step in recipe.steps}
-    needed["format"] = FORMATS[recipe.output.format].packages
-    for where, packages in needed.items():
-        for package in packages:
-            if importlib.util.find_spec(package) is None:
-                raise RecipeError(f"{where}: needs the package {package}; run: pip install {package}")
+    for step in recipe.steps:
+        for package in _missing(step.stage.packages):
+            raise PackageError(f"stages.{step.label}: needs the package {package}; run: pip install {package}")
+    kind = FORMATS[recipe.output.format]
+    for package in _missing(kind.packages):
+        remedy = f"'optimizer[{kind.extra}]'; or write recipe=compact, which needs none" if kind.extra else package
+        raise PackageError(f"format: needs the package {package}; run: pip install {remedy}")
+
+
+def _missing(packages: tuple[str, ...]) -> list[str]:
+    return [package for package in packages if importlib.util.find_spec(package) is None]
 
 
 def _check_gates(recipe: Recipe) -> None:

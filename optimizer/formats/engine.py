@@ -39,6 +39,7 @@ class Engine:
 
     name: str
     packages: tuple[str, ...]
+    extra: str | None
     how_to_load: str
     settings: type[Settings] | None
     casts = True

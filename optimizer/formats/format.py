@@ -49,13 +49,15 @@ class Stored:
 class Format(Protocol):
     """One way to store a model, and to run what is stored.
 
-    `packages` are what it needs installed, `how_to_load` the words on the card, `settings` the type of its own settings
-    in a recipe (`engine`), None for none. `casts` as for an Outline. `unpacks_to` is the format that `unpack` gives,
+    `packages` are what it needs installed, and `extra` the extra of this package that brings them, None where there is
+    none; `how_to_load` the words on the card, `settings` the type of its own settings in a recipe (`engine`), None for
+    none. `casts` as for an Outline. `unpacks_to` is the format that `unpack` gives,
     None for one that is not to be unpacked; `holds_weights` says that `plain` gives the weights by their names.
     """
 
     name: str
     packages: tuple[str, ...]
+    extra: str | None
     how_to_load: str
     settings: type[Settings] | None
     casts: bool

@@ -32,6 +32,7 @@ class Onnx(Engine):
 
     name = "onnx"
     packages: tuple[str, ...] = ("onnx", "onnxruntime", "nncf")
+    extra: str | None = "onnx"
     how_to_load = (
         "The format is `onnx`: `optimizer.load` runs it, or whatever reads `model.onnx`: ONNX Runtime itself,\n"
         'optimum-onnx (`ORTModelFor….from_pretrained`), sentence-transformers (`backend="onnx"`).'

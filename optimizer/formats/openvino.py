@@ -32,6 +32,7 @@ class OpenVINO(Engine):
 
     name = "openvino"
     packages: tuple[str, ...] = ("openvino", "nncf")
+    extra: str | None = "openvino"
     how_to_load = (
         "The format is `openvino`: `optimizer.load` runs it, or whatever reads `openvino_model.xml`: OpenVINO itself,\n"
         'optimum-intel (`OVModelFor….from_pretrained`), sentence-transformers (`backend="openvino"`).'

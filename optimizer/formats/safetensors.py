@@ -23,6 +23,7 @@ class Safetensors:
 
     name: str
     packages: tuple[str, ...] = ()
+    extra: str | None = None
     how_to_load: str
     settings: type[Settings] | None = None
     casts: bool

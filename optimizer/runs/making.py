@@ -17,6 +17,7 @@ from optimizer.artifact.write import write
 from optimizer.data.calibration import Calibration
 from optimizer.errors import ArtifactError
 from optimizer.evaluation import size
+from optimizer.evaluation.models import quiet
 from optimizer.model.checkpoint import Checkpoint
 from optimizer.processes import machine
 from optimizer.recipe import Recipe
@@ -41,6 +42,7 @@ def make(
     OptimizerError when a stage does not fit or the disk is full; nothing half-written is left.
     """
     with _run_log(directory), machine.shared():
+        quiet()
         torch.set_num_threads(recipe.environment.threads)
         (directory / "recipe.yaml").write_text(dump(recipe.values()), encoding="utf-8")
         artifact = directory / "artifact"

@@ -7,7 +7,8 @@ from typing import Any
 from optimizer.errors import RecipeError
 from optimizer.recipe import Recipe
 from optimizer.rows.row import Row
-from optimizer.search.space import Range, Search, settings
+from optimizer.search import grid, trials
+from optimizer.search.space import Range, Search, grid_of, settings
 
 __all__ = ["Range", "Search", "search", "settings"]
 
@@ -31,10 +32,19 @@ def search(
     process is at this search.
     """
     goal = settings(recipe)
+    return trials.search(recipe, goal, _proposer(recipe, goal, say), run, out, say, at_once, force)
+
+
+def _proposer(recipe: Mapping[str, Any], goal: Search, say: Callable[[str], None]) -> trials.Proposer:
+    if goal.by == "grid":
+        found = grid_of(recipe, goal)
+        for line in found.left_out:
+            say(f"search: left out: {line}")
+        return grid.proposer(found.combinations)
     try:
-        from optimizer.search import tpe, trials
+        from optimizer.search import tpe
     except ModuleNotFoundError as error:
         if error.name != "optuna":
             raise
         raise RecipeError("search: needs Optuna; write pip install 'optimizer[search]'") from None
-    return trials.search(recipe, goal, tpe.propose, run, out, say, at_once, force)
+    return tpe.propose

@@ -1,12 +1,13 @@
 """The key `search` of a recipe: what is sought, and within which ranges the recipe's own settings may change."""
 
+import itertools
 import json
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import Field, FiniteFloat, WrapValidator, field_validator, model_validator
 
-from optimizer.errors import RecipeError
+from optimizer.errors import PackageError, RecipeError
 from optimizer.recipe import Recipe, parse
 from optimizer.rows.row import Group, columns
 from optimizer.settings import Settings, build, nearest
@@ -69,10 +70,14 @@ class Range(Settings):
 
 
 class Search(Settings):
-    """Minimize or maximize one column of the row in `trials` runs, each key of `ranges` within its range or choices."""
+    """Minimize or maximize one column of the row in `trials` runs, each key of `ranges` within its range or choices.
+
+    `by` is how: tpe goes by what has been found, grid tries every combination, all of them unless `trials` is less.
+    """
 
     minimize: str | None = None
     maximize: str | None = None
+    by: Literal["tpe", "grid"] = "tpe"
     trials: int = Field(default=20, ge=1)
     seed: int = Field(default=0, ge=0, lt=2**32)
     ranges: dict[str, Range | list[Any]]
@@ -100,18 +105,24 @@ class Search(Settings):
 
 
 def settings(recipe: Mapping[str, Any]) -> Search:
-    """The Search of a recipe that holds one, checked against the recipe: every end of every range parses.
+    """The Search of a recipe that holds one, checked against the recipe: every end or choice of every range parses.
 
-    Raises RecipeError, which says where, what and what to write instead.
+    `trials` of a grid is at most the number of its combinations. Raises RecipeError, which says where, what and what to
+    write instead.
     """
     goal = build(Search, recipe.get("search"), "search")
     if (goal.minimize is None) == (goal.maximize is None):
         raise RecipeError("search: one of minimize and maximize is required; write minimize: size_ratio")
-    base = changed(recipe, {})
+    base = itself(recipe, goal)
     _check_column(goal, base)
     known = own_values(base)
-    for key, span in goal.ranges.items():
+    for key in goal.ranges:
         _check_key(key, base, known)
+    if goal.by == "grid":
+        count = len(grid_of(recipe, goal).combinations)
+        is_given = "trials" in goal.model_fields_set
+        return goal.model_copy(update={"trials": min(goal.trials, count) if is_given else count})
+    for key, span in goal.ranges.items():
         for value in span if isinstance(span, list) else (span.low, span.high):
             try:
                 changed(recipe, {key: value})
@@ -120,18 +131,29 @@ def settings(recipe: Mapping[str, Any]) -> Search:
     return goal
 
 
-def changed(recipe: Mapping[str, Any], values: Mapping[str, Any]) -> Recipe:
-    """The recipe without its key `search`, with a value for some of the dotted keys that `own_values` gives."""
+def itself(recipe: Mapping[str, Any], goal: Search) -> Recipe:
+    """The recipe without its search; that of a grid may be in need of packages that not all its combinations need."""
+    return changed(recipe, {}, installed=goal.by != "grid")
+
+
+def changed(recipe: Mapping[str, Any], values: Mapping[str, Any], *, installed: bool = True) -> Recipe:
+    """The recipe without its key `search`, with a value for some of the dotted keys that `own_values` gives.
+
+    Errors as of `parse`.
+    """
     plain = {key: value for key, value in recipe.items() if key != "search"}
     for key, value in values.items():
         place, _, setting = key.rpartition(".")
         if not place:
             plain[setting] = value
             continue
+        if place == "engine":
+            plain["engine"] = {**(plain.get("engine") or {}), setting: value}
+            continue
         stages = {str(label): stage for label, stage in plain["stages"].items()}
         label = place.removeprefix("stages.")
         plain["stages"] = stages | {label: {**(stages[label] or {}), setting: value}}
-    return parse(plain)
+    return parse(plain, installed=installed)
 
 
 def own_values(recipe: Recipe) -> dict[str, Any]:
@@ -140,7 +162,51 @@ def own_values(recipe: Recipe) -> dict[str, Any]:
     for step in recipe.steps:
         values = step.stage.model_dump() | step.routing.model_dump()
         own |= {f"stages.{step.label}.{setting}": value for setting, value in values.items()}
-    return own
+    engine = recipe.output.engine_settings
+    return own | {f"engine.{setting}": value for setting, value in (engine.model_dump() if engine else {}).items()}
+
+
+class Grid(NamedTuple):
+    """Every combination that can be run here, in the written order, the last key changing first; why others cannot."""
+
+    combinations: list[dict[str, Any]]
+    left_out: list[str]
+
+
+def grid_of(recipe: Mapping[str, Any], goal: Search) -> Grid:
+    """The combinations of a search by grid; those that are no recipe, or need what is not installed, are left out.
+
+    Raises RecipeError for a choice that no combination can have, and when none is left.
+    """
+    choices = {key: _choices(key, span) for key, span in goal.ranges.items()}
+    kept: list[dict[str, Any]] = []
+    refused: list[tuple[dict[str, Any], RecipeError]] = []
+    for values in itertools.product(*choices.values()):
+        combination = dict(zip(choices, values, strict=True))
+        try:
+            changed(recipe, combination)
+            kept.append(combination)
+        except RecipeError as error:
+            refused.append((combination, error))
+    missing = [(combination, error) for combination, error in refused if isinstance(error, PackageError)]
+    possible = [*kept, *(combination for combination, _ in missing)]
+    for key, choice in ((key, choice) for key, span in choices.items() for choice in span):
+        if not any(is_within(combination[key], [choice]) for combination in possible):
+            why = next(error for combination, error in refused if is_within(combination[key], [choice]))
+            raise RecipeError(f"search.ranges.{key}: {why}")
+    if not kept:
+        raise missing[0][1]
+    impossible = len(refused) - len(missing)
+    lines = [f"{impossible} combinations that the formats do not have"] if impossible else []
+    return Grid(kept, [*lines, *dict.fromkeys(str(error) for _, error in missing)])
+
+
+def _choices(key: str, span: Range | list[Any]) -> list[Any]:
+    if isinstance(span, list):
+        return span
+    if span.step is None:
+        raise RecipeError(f"search.ranges.{key}: a grid has choices; write [4, 8], or a step beside low and high")
+    return [span.low + index * span.step for index in range(round((span.high - span.low) / span.step) + 1)]
 
 
 def is_within(value: Any, span: Range | list[Any]) -> bool:

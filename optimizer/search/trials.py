@@ -17,7 +17,7 @@ from optimizer.rows.front import front, quality
 from optimizer.rows.gates import Gates, shortfall
 from optimizer.rows.row import STATUSES, Row
 from optimizer.runs.plan import plan
-from optimizer.search.space import Search, changed, own_values
+from optimizer.search.space import Search, changed, itself, own_values
 
 _ROUNDS = 4  # at least, however many run at once: each learns from those before it
 
@@ -55,7 +55,7 @@ def search(
 ) -> list[Row]:
     """The trials that are still to be made, then the rows of all; see `optimizer.search.search`."""
     assert at_once >= 1
-    base = changed(recipe, {})
+    base = itself(recipe, goal)
     own = own_values(base)
     with _alone(_journal_path(goal, base, out), force) as journal:
         made, trials = _resumed(journal, recipe, goal, base.gates, run)
@@ -107,7 +107,7 @@ def _journal_path(goal: Search, base: Recipe, out: Path) -> Path:
     decisive = {
         "run": plan(base).run_id,
         "gates": base.gates.model_dump(),
-        "search": goal.model_dump(exclude={"trials"}),
+        "search": goal.model_dump(exclude={"trials"} if goal.by == "grid" else {"trials", "by"}),
     }
     digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
     return out / "search" / f"{base.name}-{digest}.jsonl"
