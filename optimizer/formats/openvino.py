@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 
@@ -14,17 +14,21 @@ from optimizer.engines.runnable import Runnable
 from optimizer.formats.engine import Engine, EngineSettings, calibration, example, staged_codes
 from optimizer.formats.format import Context
 from optimizer.model.weight import Codes
+from optimizer.processes.cores import cores
 from optimizer.settings import Settings
 from optimizer.stages.staging import Staged
+from optimizer.yaml import load
 
 
 class OpenVINOSettings(EngineSettings):
     """`precision` of the graph; `int8` is calibrated. `exclude` are patterns of the operations that stay in float.
 
-    `reduce` leaves out the work that answers do not need, where that changes none.
+    `reduce` leaves out the work that answers do not need, where that changes none. `compute` is the arithmetic of what
+    is not in 8 bits, when `optimizer.load` runs it: bfloat16 is faster on processors that multiply it natively.
     """
 
     precision: openvino.Precision = "int8"
+    compute: Literal["float32", "bfloat16"] = "float32"
 
 
 class OpenVINO(Engine):
@@ -47,11 +51,15 @@ class OpenVINO(Engine):
 
     def runnable(self, directory: Path, config: Any, threads: int, **options: Any) -> Runnable:
         """Compiled for so many threads when it is first asked; `streams`, `cache_dir` as for OpenVINORunnable."""
-        return OpenVINORunnable(read(directory), config, threads, **options)
+        return OpenVINORunnable(self.graph(directory, threads), config, threads, **computed_in(directory) | options)
+
+    def graph(self, directory: Path, threads: int) -> Any:
+        """The graph in a directory."""
+        return read(directory)
 
     def matrices(self, directory: Path) -> Iterator[torch.Tensor]:
         """Of the graph's constants."""
-        return constants(read(directory))
+        return constants(self.graph(directory, cores()))
 
 
 def made(module: Exported, staged: Staged, context: Context) -> tuple[Any, dict[str, Codes]]:
@@ -66,6 +74,15 @@ def made(module: Exported, staged: Staged, context: Context) -> tuple[Any, dict[
         count = hand_codes_to_engine(graph, readers)
         context.log(f"{count} of {len(readers)} matrices of codes are the graph's int8 weights as they are")
     return graph, readers
+
+
+def computed_in(directory: Path) -> dict[str, str]:
+    """What the recipe in a directory, if there is one, says of the arithmetic, as an option of OpenVINORunnable."""
+    try:
+        settings = load(directory / "recipe.yaml").get("engine") or {}
+    except OSError:  # somebody else's graph
+        return {}
+    return {"inference_precision": "bf16"} if settings.get("compute") == "bfloat16" else {}
 
 
 def constants(graph: Any) -> Iterator[torch.Tensor]:

@@ -1,21 +1,16 @@
 """The packed_openvino format: the graph in one entropy-coded file, as small as packed, as fast as openvino."""
 
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
-
 from optimizer.engines import openvino
 from optimizer.engines.engine_codes import origins
-from optimizer.engines.openvino_runnable import OpenVINORunnable
 from optimizer.engines.packed_graph import pack_graph, read_packed, unpack_graph
 from optimizer.engines.reduce import Exported
-from optimizer.engines.runnable import Runnable
 from optimizer.errors import ArtifactError
 from optimizer.formats.format import Context
-from optimizer.formats.openvino import OpenVINO, constants, made
+from optimizer.formats.openvino import OpenVINO, made
 from optimizer.packing.reader import PayloadError
 from optimizer.processes.cores import cores
 from optimizer.stages.staging import Staged
@@ -43,13 +38,12 @@ class PackedOpenVINO(OpenVINO):
             xml, weights = ((Path(folder) / name).read_bytes() for name in (openvino.GRAPH, openvino.CONSTANTS))
         (directory / PACKED).write_bytes(pack_graph(xml, weights, known, context.threads))
 
-    def runnable(self, directory: Path, config: Any, threads: int, **options: Any) -> Runnable:
-        """As for openvino, straight from memory."""
-        return OpenVINORunnable(_read(directory, threads), config, threads, **options)
-
-    def matrices(self, directory: Path) -> Iterator[torch.Tensor]:
-        """Of the graph's constants."""
-        return constants(_read(directory, cores()))
+    def graph(self, directory: Path, threads: int) -> Any:
+        """Decoded straight into memory; ArtifactError for a damaged file."""
+        try:
+            return read_packed((directory / PACKED).read_bytes(), threads)
+        except (OSError, PayloadError) as error:
+            raise ArtifactError(f"{directory / PACKED}: cannot be loaded: {error}") from None
 
     def unpack(self, directory: Path, output: Path) -> set[str]:
         """Write the graph as the openvino format has it; ArtifactError for a damaged file."""
@@ -60,10 +54,3 @@ class PackedOpenVINO(OpenVINO):
         (output / openvino.GRAPH).write_bytes(xml)
         (output / openvino.CONSTANTS).write_bytes(weights.tobytes())
         return {PACKED, openvino.GRAPH, openvino.CONSTANTS}
-
-
-def _read(directory: Path, threads: int) -> Any:
-    try:
-        return read_packed((directory / PACKED).read_bytes(), threads)
-    except (OSError, PayloadError) as error:
-        raise ArtifactError(f"{directory / PACKED}: cannot be loaded: {error}") from None

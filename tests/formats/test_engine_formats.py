@@ -171,6 +171,18 @@ def test_the_same_recipe_gives_the_same_bytes(run: Callable[..., Any]) -> None:
     assert manifests[0] == manifests[1]
 
 
+def test_the_arithmetic_beside_int8_is_the_recipes(run: Callable[..., Any]) -> None:
+    """Whoever loads the artifact need not know."""
+    given = inputs(3, 17)
+    engine = {"precision": "int8", "compute": "bfloat16"}
+    artifacts = [run("sequence-classification", "openvino", "int8")[1]]
+    artifacts.append(run("sequence-classification", "openvino", "int8", engine=engine)[1])
+    whole, half = (answers(optimizer.load(artifact), given)[0] for artifact in artifacts)
+    assert not torch.equal(whole, half)
+    asked = answers(optimizer.load(artifacts[0], inference_precision="bf16"), given)[0]
+    assert torch.equal(asked, half)
+
+
 def test_small_files_of_the_original_come_along(run: Callable[..., Any], tiny_model: Callable[..., Path]) -> None:
     _, artifact = run("sequence-classification", "openvino", "float32")
     names = {path.name for path in artifact.iterdir()}
