@@ -109,7 +109,7 @@ def _static(source: Path, target: Path, calibration: Sequence[Mapping[str, Tenso
 def _dynamic(source: Path, target: Path, excluded: list[str]) -> None:
     ort = importlib.import_module("onnxruntime.quantization")
     preprocess = importlib.import_module("onnxruntime.quantization.shape_inference").quant_pre_process
-    with _quiet(), tempfile.TemporaryDirectory() as folder:
+    with quiet_advice(), tempfile.TemporaryDirectory() as folder:
         prepared = Path(folder) / GRAPH
         preprocess(source, prepared, skip_symbolic_shape=True)
         ort.quantize_dynamic(
@@ -145,7 +145,7 @@ def _excluded(source: Path, exclude: Sequence[str]) -> list[str]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_advice() -> Iterator[None]:
     """ONNX Runtime's quantizer without its advice and without its warnings."""
     root = logging.getLogger()
     level = root.level

@@ -21,6 +21,10 @@ _PADDED = {"start_logits": torch.finfo(torch.float32).min, "end_logits": torch.f
 """What an answer holds at padding that no graph has read; 0 where it is not named: nobody may choose it as a span."""
 
 
+SHARED_TOKENS = 512
+"""Tokens of a batch, padding included, from which streams share it: for fewer, waking them costs more than it saves."""
+
+
 class Runnable(ABC):
     """Called with transformers' inputs as torch tensors `[batch, length]`; gives a ModelOutput of torch tensors.
 
@@ -55,14 +59,12 @@ class Runnable(ABC):
         tensors = self._complete(inputs)
         mask = tensors.get("attention_mask")
         rows, length = tensors[self.inputs[0]].shape[:2]
-        parts = split(np.asarray(mask), self.parts) if mask is not None else [(np.arange(rows), length)]
+        streams = self.parts if rows * length >= SHARED_TOKENS else 1
+        parts = [(slice(0, rows), length)] if mask is None else split(mask, streams)
         answers = self.run([{name: value[chosen, :end] for name, value in tensors.items()} for chosen, end in parts])
-        return ModelOutput(
-            {
-                name: torch.from_numpy(_joined(name, [answer[place] for answer in answers], parts, rows, length))
-                for place, name in enumerate(self.outputs)
-            }
-        )
+        joined = [_joined(name, [answer[place] for answer in answers], parts, rows, length)
+                  for place, name in enumerate(self.outputs)]  # fmt: skip
+        return ModelOutput(zip(self.outputs, map(torch.from_numpy, joined), strict=True))
 
     def answer(self, texts: Iterable[Text], batch_size: int = 32, top_k: int | None = 1) -> list[Any]:
         """Labels with scores for texts or pairs of texts, in their order: {"label": …, "score": …} for each.
@@ -97,21 +99,31 @@ class Runnable(ABC):
             "attention_mask": torch.ones_like,
             "token_type_ids": torch.zeros_like,
         }
-        given: dict[str, Tensor] = {}
+        complete: dict[str, Array] = {}
         for name in self.inputs:
             value = inputs.get(name)
-            given[name] = missing[name](ids) if value is None else torch.as_tensor(value)
-        return {name: np.ascontiguousarray(value.cpu().numpy().astype(np.int64)) for name, value in given.items()}
+            tensor = missing[name](ids) if value is None else torch.as_tensor(value)
+            complete[name] = tensor.to("cpu", torch.int64).contiguous().numpy()
+        return complete
 
 
-def split(mask: Array, parts: int) -> list[tuple[Array, int]]:
-    """The rows of a batch in at most `parts` parts of about equal work, each with the length that it has to be read to.
+Part = tuple[Array | slice, int]
+"""Rows of a batch, and the length that they have to be read to."""
+
+
+def split(mask: Array, parts: int) -> list[Part]:
+    """The rows of a batch in at most `parts` parts of about equal work.
 
     `mask` is `[batch, length]`. Rows of like length come together, and what is padding in a whole part is cut off
     at its end, so nothing is computed for it.
     """
-    columns = np.arange(1, mask.shape[1] + 1)
-    ends = np.maximum((mask != 0) * columns, 1).max(axis=1, initial=1)
+    rows, length = mask.shape
+    if mask.all():
+        count = max(1, min(parts, rows))
+        return [(slice(rows * part // count, rows * (part + 1) // count), length) for part in range(count)]
+    ends = np.maximum((mask != 0) * np.arange(1, length + 1), 1).max(axis=1)
+    if min(parts, rows) == 1:
+        return [(slice(0, rows), int(ends.max()))]
     order = np.argsort(ends, kind="stable")
     lengths = ends[order]
     return [(np.sort(order[first:last]), int(lengths[last - 1])) for first, last in _bounds(lengths, parts)]
@@ -120,18 +132,15 @@ def split(mask: Array, parts: int) -> list[tuple[Array, int]]:
 def _bounds(lengths: Array, parts: int) -> list[tuple[int, int]]:
     """Where to cut ascending lengths so that the largest part, rows times longest, is smallest."""
     rows = len(lengths)
-    parts = min(parts, rows)
-    if parts <= 1:
-        return [(0, rows)] if rows else []
+    if min(parts, rows) == 1:
+        return [(0, rows)]
     best = min(range(1, rows), key=lambda cut: max(cut * lengths[cut - 1] / (parts - 1), (rows - cut) * lengths[-1]))
     return [*_bounds(lengths[:best], parts - 1), (best, rows)]
 
 
-def _joined(name: str, answers: Sequence[Array], parts: Sequence[tuple[Array, int]], rows: int, length: int) -> Array:
+def _joined(name: str, answers: Sequence[Array], parts: Sequence[Part], rows: int, length: int) -> Array:
     """One array of the whole batch from those of its parts, in the order of its rows."""
     first = answers[0]
-    if len(parts) == 1 and (first.ndim < 2 or parts[0][1] in (length, 0)):
-        return np.array(first)
     tokenwise = name in _PADDED or name == "last_hidden_state" or (name == "logits" and first.ndim == 3)
     shape = (rows, length, *first.shape[2:]) if tokenwise else (rows, *first.shape[1:])
     joined = np.full(shape, _PADDED.get(name, 0), dtype=first.dtype)

@@ -31,6 +31,7 @@ def runnable(model: Any, folder: Path, precision: Precision = "float32", **optio
 
 
 @pytest.mark.parametrize("task", ENCODERS)
+@pytest.mark.usefixtures("small_batches_are_shared")
 def test_answers_as_torch_does(task: Task, tmp_path: Path, tiny_model: Callable[..., Path]) -> None:
     model = model_of(tiny_model(task))
     runnable(model, tmp_path)

@@ -31,6 +31,7 @@ def runnable(model: Any, precision: Precision = "float32", **options: Any) -> Op
 
 
 @pytest.mark.parametrize("task", ENCODERS)
+@pytest.mark.usefixtures("small_batches_are_shared")
 def test_answers_as_torch_does(task: Task, tiny_model: Callable[..., Path]) -> None:
     model = model_of(tiny_model(task))
     graph = convert(model, example_inputs())
@@ -80,6 +81,7 @@ def test_what_is_missing_or_not_taken(tiny_model: Callable[..., Path]) -> None:
         engine(attention_mask=torch.ones_like(ids))
 
 
+@pytest.mark.usefixtures("small_batches_are_shared")
 @pytest.mark.parametrize("streams", [1, 2])
 def test_padding_of_a_span_is_never_chosen(streams: int, tiny_model: Callable[..., Path]) -> None:
     engine = runnable(model_of(tiny_model("question-answering")), streams=streams)
