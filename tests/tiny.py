@@ -9,6 +9,8 @@ import torch
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
+    DistilBertConfig,
+    DistilBertForSequenceClassification,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
@@ -22,6 +24,7 @@ from transformers import (
     Wav2Vec2ForSequenceClassification,
 )
 
+import optimizer
 from optimizer.artifact.manifest import Manifest
 from optimizer.artifact.write import write
 from optimizer.model.checkpoint import open_checkpoint
@@ -49,6 +52,16 @@ def bert(**changes: Any) -> PreTrainedModel:
     }
     torch.manual_seed(0)
     return BertForSequenceClassification(BertConfig(**config | changes))
+
+
+def distilbert() -> PreTrainedModel:
+    """A linear layer before the head whose name ends in the head's."""
+    torch.manual_seed(0)
+    config = DistilBertConfig(
+        vocab_size=VOCABULARY, dim=64, n_layers=1, n_heads=2, hidden_dim=128, max_position_embeddings=32,
+        initializer_range=_SPREAD, num_labels=3, pad_token_id=0,
+    )  # fmt: skip
+    return DistilBertForSequenceClassification(config)
 
 
 def gpt2() -> PreTrainedModel:
@@ -159,6 +172,12 @@ def optimize(original: Path, place: Path, stages: Mapping[str, Any], **keys: Any
     """Apply a recipe with these stages and other keys; the artifact is at `place`."""
     recipe = parse({"name": "tiny", "stages": stages, **keys})
     return write(recipe.staged(open_checkpoint(original), original.name, lambda line: None), place)
+
+
+def shipped(original: Path, place: Path, recipe: str, *settings: str, log: Callable[[str], None] = print) -> Manifest:
+    """Apply a recipe that comes with the program, with these settings as on the command line."""
+    made = parse(optimizer.compose(f"recipe={recipe}", f"model.path={original}", *settings))
+    return write(made.staged(open_checkpoint(original), original.name, log), place)
 
 
 def values(at: Staged) -> dict[str, torch.Tensor]:

@@ -1,5 +1,6 @@
 """The names of transformers that it does not promise to keep, used here and in the plug-in of `packing` alone."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -69,3 +70,8 @@ def precise(model: PreTrainedModel) -> tuple[str, ...]:
 def is_left_out(module: str, patterns: Sequence[str]) -> bool:
     """Whether a quantizer that is told to skip `patterns` leaves a module as it is."""
     return not should_convert_module(module, list(patterns))
+
+
+def exactly(module: str) -> str:
+    """The pattern that means this module alone to `is_left_out`, not those whose names end in it or begin with it."""
+    return f"^{re.escape(module)}$"

@@ -5,7 +5,7 @@ LLM.int8(): Dettmers et al. (2022); NF4 and double quantization: Dettmers et al.
 
 import importlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 
 from optimizer.errors import StageError
-from optimizer.model.internals import is_left_out
+from optimizer.model.internals import exactly, is_left_out
 from optimizer.model.outline import Entry, Outline, Quantized
 from optimizer.model.weight import Parts, Place, Weight, Weights
 from optimizer.stages.cast import cast
@@ -47,8 +47,7 @@ class Bitsandbytes(Stage):
         if not chosen:
             reasons = "".join(f" ({name}: {reason})" for name, reason in list(kept.items())[:1])
             raise StageError(f"no linear layer is left to quantize{reasons}; remove the stage")
-        skipped = [name for name in before.linear if name not in chosen]
-        _check_skips(before, skipped)
+        skipped = _skips(before, chosen)
         # The other weights load as they are stored and biases as config.json says: both must say the same.
         stored = str(before.entries[next(iter(routed))].dtype).removeprefix("torch.")
         quantized = Quantized(self._stored_bits(), fixed=True)
@@ -162,8 +161,13 @@ def _turned(matrix: torch.Tensor, weight: Weight) -> torch.Tensor:
     return matrix.T if weight.input_axis == 0 else matrix
 
 
-def _check_skips(outline: Outline, skipped: list[str]) -> None:
-    """transformers matches skipped names as patterns: make sure that they mean these modules and no others."""
-    for name in outline.linear:
-        if is_left_out(name, [*skipped, *outline.precise]) != (name in skipped):
-            raise StageError(f"{name} cannot be told apart from {', '.join(skipped)} in config.json; skip it too")
+def _skips(outline: Outline, chosen: Collection[str]) -> list[str]:
+    """What config.json gets to say that all linear modules but the chosen ones stay as they are.
+
+    transformers reads names as patterns and as endings: one that would also mean a chosen module is anchored.
+    """
+    return [
+        exactly(name) if any(is_left_out(other, [name]) for other in chosen) else name
+        for name in outline.linear
+        if name not in chosen
+    ]

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
+import optimizer
 from optimizer.errors import RecipeError, StageError
 from optimizer.model.checkpoint import Checkpoint
 from optimizer.model.loading import load
@@ -130,6 +131,26 @@ def test_shapes_that_the_four_bit_kernel_cannot_take_are_kept_out(tmp_path: Path
     assert values[f"{layer}attention.self.query.weight"].dtype == torch.uint8
     tiny.optimize(original, tmp_path / "artifact", {"bitsandbytes": {"bits": 4}})
     assert answer(load(tmp_path / "artifact")).isfinite().all()
+
+
+@pytest.mark.parametrize("recipe", ["balanced", "aggressive", "int8", "nf4"])
+@pytest.mark.parametrize("format_", ["dense", "packed"])
+def test_a_layer_whose_name_ends_in_the_heads(tmp_path: Path, recipe: str, format_: str) -> None:
+    original = tiny.save(tiny.distilbert(), tmp_path / "model")
+    tiny.shipped(original, tmp_path / "artifact", recipe, f"format={format_}")
+    model = optimizer.load(tmp_path / "artifact")
+    assert model.pre_classifier.weight.dtype in (torch.int8, torch.uint8)
+    assert type(model.classifier) is torch.nn.Linear
+    assert answer(model).isfinite().all()
+
+
+@pytest.mark.parametrize("skipped", ["classifier", "pre_classifier"])
+def test_config_json_tells_modules_apart_by_their_whole_names(tmp_path: Path, skipped: str) -> None:
+    original = tiny.save(tiny.distilbert(), tmp_path / "model")
+    tiny.optimize(original, tmp_path / "artifact", {"bitsandbytes": {"skip": [f"{skipped}.weight"]}})
+    names = quantization(tmp_path / "artifact")["llm_int8_skip_modules"]
+    expected = {"classifier": ["^classifier$"], "pre_classifier": ["pre_classifier", "classifier"]}
+    assert names == expected[skipped]
 
 
 def test_nothing_left_is_refused(originals: dict[str, Path], tmp_path: Path) -> None:
