@@ -25,6 +25,10 @@ class StageError(OptimizerError):
     """A stage cannot be applied to this model."""
 
 
+class NothingToDo(StageError):
+    """A model has nothing that a stage is for: said without a remedy, which is to remove the stage."""
+
+
 class ArtifactError(OptimizerError):
     """An artifact cannot be written, or is not what its manifest says."""
 

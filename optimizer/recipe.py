@@ -63,7 +63,10 @@ class Output(Settings):
 
 @dataclass(frozen=True)
 class Recipe:
-    """One model, the stages in their order, what is stored, what is measured and what is demanded."""
+    """One model, the stages in their order, what is stored, what is measured and what is demanded.
+
+    `left_out` has a line for each optional stage that a model has nothing for: see `fitted`.
+    """
 
     name: str
     steps: tuple[Step, ...]
@@ -73,6 +76,7 @@ class Recipe:
     data: DataSettings
     evaluation: EvaluationSettings
     environment: Environment
+    left_out: tuple[str, ...] = ()
 
     def made_by(self) -> dict[str, Any]:
         """What decides the artifact's bytes, as a recipe file's keys; holds no path."""
@@ -102,9 +106,19 @@ class Recipe:
         format_.check(staging.last(original, laid))
         return laid
 
+    def fitted(self, original: Outline) -> "Recipe":
+        """The recipe for this original alone, none of its stages optional any more; raises what `laid` does."""
+        laid = self.laid(original)
+        kept = tuple(each.step.settled for each in laid if each.left_out is None)
+        lines = (f"stages.{each.step.label} is left out: {each.left_out}" for each in laid if each.left_out)
+        return replace(self, steps=kept, left_out=(*self.left_out, *lines))
+
     def staged(self, original: Checkpoint, name: str, log: Callable[[str], None]) -> Staged:
         """The original, which goes by `name`, with the stages made ready; errors and `log` as of `staging.prepare`."""
-        return staging.prepare(original, name, self.steps, self.made_by(), FORMATS[self.output.format].casts, log)
+        recipe = self.fitted(original.outline)
+        for line in recipe.left_out:
+            log(line)
+        return staging.prepare(original, name, recipe.steps, recipe.made_by(), FORMATS[self.output.format].casts, log)
 
     def values(self) -> dict[str, Any]:
         """Every setting, as the keys of a recipe file that gives this recipe again."""

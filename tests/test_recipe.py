@@ -29,7 +29,7 @@ REFUSED: list[tuple[dict[Any, Any], str]] = [
     ({"gates": {"agrement": 1}}, "gates: unknown key 'agrement'; did you mean 'agreement'?"),
     (stages(prune={"amuont": 0.3}), "stages.prune: unknown key 'amuont'; did you mean 'amount'?"),
     (stages(prune=PRUNE | {"onyl": ["x"]}), "stages.prune: unknown key 'onyl'; did you mean 'only'?"),
-    (stages(prune=PRUNE | {"zzz": 1}), "stages.prune: unknown key 'zzz'; known: stage, only, skip, roles, amount, "),
+    (stages(prune=PRUNE | {"zzz": 1}), "stages.prune: unknown key 'zzz'; known: stage, only, skip, roles, optional, "),
     # unknown stages
     (stages(prnue=PRUNE), "stages.prnue: unknown stage 'prnue'; did you mean 'prune'?"),
     (stages(first={"stage": "zzz"}), "stages.first: unknown stage 'zzz'; known: "),

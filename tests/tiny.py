@@ -16,6 +16,10 @@ from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
+    ResNetConfig,
+    ResNetForImageClassification,
+    SwinConfig,
+    SwinForImageClassification,
     T5Config,
     T5ForConditionalGeneration,
     ViTConfig,
@@ -106,6 +110,22 @@ def vit() -> PreTrainedModel:
         hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, image_size=16, patch_size=8
     )
     return ViTForImageClassification(config)
+
+
+def swin() -> PreTrainedModel:
+    """No embedding; matrices of positions that are no layer's weight."""
+    torch.manual_seed(0)
+    config = SwinConfig(
+        image_size=16, patch_size=2, embed_dim=16, depths=[1, 1], num_heads=[1, 2], window_size=2, num_labels=3
+    )
+    return SwinForImageClassification(config)
+
+
+def resnet() -> PreTrainedModel:
+    """Convolutions, and no linear layer but the head."""
+    torch.manual_seed(0)
+    config = ResNetConfig(embedding_size=16, hidden_sizes=[16, 32], depths=[1, 1], layer_type="basic", num_labels=3)
+    return ResNetForImageClassification(config)
 
 
 def wav2vec2() -> PreTrainedModel:

@@ -27,7 +27,7 @@ _LACKING = {
 
 @dataclass(frozen=True)
 class Plan:
-    """A recipe checked against its source: headers are read, tensors are not."""
+    """A recipe fitted to its source: headers are read, tensors are not."""
 
     recipe: Recipe
     source: Source
@@ -40,7 +40,7 @@ def plan(recipe: Recipe, sources: Sources | None = None) -> Plan:
     Raises an OptimizerError when anything is missing, damaged or does not fit.
     """
     source = (sources or Sources()).of(recipe.model, recipe.data, calibrated=recipe.calibrated)
-    recipe.laid(source.checkpoint.outline)
+    recipe = recipe.fitted(source.checkpoint.outline)
     _check_gates(recipe, source)
     if recipe.environment.device != "cpu" and not torch.cuda.is_available():
         raise RecipeError(f"device: '{recipe.environment.device}' is not there; write device=cpu")

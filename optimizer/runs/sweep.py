@@ -73,7 +73,9 @@ def _sweep(
             to_do.append(plan)
         if isinstance(plan, Plan):
             plans[plan.run_id] = plan
-            forget_failure(plan.recipe, out)
+            forget_failure(recipe, out)
+            for line in plan.recipe.left_out:
+                say(f"{plan.run_id}: {line}")
         rows[row.run_id] = row
     store.follow(out)
     if settle:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from pydantic import Field
 
-from optimizer.errors import StageError
+from optimizer.errors import NothingToDo
 from optimizer.model.internals import exactly, is_left_out
 from optimizer.model.outline import Entry, Outline, Quantized
 from optimizer.model.weight import Parts, Place, Weight, Weights
@@ -46,7 +46,7 @@ class Bitsandbytes(Stage):
         chosen, kept = self._choice(before, routed)
         if not chosen:
             reasons = "".join(f" ({name}: {reason})" for name, reason in list(kept.items())[:1])
-            raise StageError(f"no linear layer is left to quantize{reasons}; remove the stage")
+            raise NothingToDo(f"no linear layer is left to quantize{reasons}")
         skipped = _skips(before, chosen)
         # The other weights load as they are stored and biases as config.json says: both must say the same.
         stored = str(before.entries[next(iter(routed))].dtype).removeprefix("torch.")

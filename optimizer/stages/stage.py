@@ -1,7 +1,7 @@
 """What the driver knows of a stage, and what a stage knows of the model."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from pydantic import Field
@@ -69,11 +69,15 @@ class Stage(Settings):
 
 
 class Routing(Settings):
-    """Which weights a stage is for: glob patterns over their names, and roles (null: the stage's own)."""
+    """Which weights a stage is for: glob patterns over their names, and roles (null: the stage's own).
+
+    `optional` are roles that a model need not have: a step that is for no others is left out where it finds nothing.
+    """
 
     only: list[str] = Field(default_factory=list)
     skip: list[str] = Field(default_factory=list)
     roles: list[Role] | None = None
+    optional: list[Role] = Field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,17 @@ class Step:
     def roles(self) -> Sequence[Role]:
         """The roles that it is for: those it is given, else the stage's own."""
         return self.stage.default_roles if self.routing.roles is None else self.routing.roles
+
+    @property
+    def is_optional(self) -> bool:
+        """Whether it is left out of a model that has nothing for it; never what patterns were written for."""
+        routing = self.routing
+        return not (routing.only or routing.skip) and set(self.roles) <= set(routing.optional)
+
+    @property
+    def settled(self) -> "Step":
+        """The same, not optional any more."""
+        return replace(self, routing=self.routing.model_copy(update={"optional": []}))
 
     @property
     def warning(self) -> str | None:

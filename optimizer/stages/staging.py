@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from optimizer.errors import RecipeError, StageError
+from optimizer.errors import NothingToDo, RecipeError, StageError
 from optimizer.model import internals
 from optimizer.model.checkpoint import Checkpoint, Shard
 from optimizer.model.outline import Outline, sketch
@@ -54,12 +54,16 @@ class Staged:
 
 @dataclass(frozen=True)
 class Laid:
-    """A step over the outline that earlier ones left: the weights it is for, and what it leaves."""
+    """A step over the outline that earlier ones left: the weights it is for, and what it leaves.
+
+    `left_out` says why an optional step has nothing to do, None where it has.
+    """
 
     step: Step
     before: Outline
     routed: Mapping[str, Place]
     after: Outline
+    left_out: str | None = None
 
     @property
     def changed(self) -> int:
@@ -72,7 +76,7 @@ def lay(outline: Outline, steps: Iterable[Step]) -> list[Laid]:
     """Every step in turn over what the earlier ones leave of an outline; reads nothing.
 
     Raises RecipeError for a pattern or a role that matches no weight, and for a step left without any; StageError for
-    a stage that does not fit the model, or what others leave of it.
+    a stage that does not fit the model, or what others leave of it. An optional step that finds nothing is left out.
     """
     return _lay(outline, steps, _route)
 
@@ -104,7 +108,7 @@ def prepare(
 ) -> Staged:
     """Ready every stage in turn; one that needs figures of the whole model reads the outcome of those before it.
 
-    `record` and `name` as for a Staged, `casts` as for an Outline.
+    `record` and `name` as for a Staged, `casts` as for an Outline; none of the steps is to be left out.
     """
     outline = replace(original.outline, casts=casts)
     laid = lay(outline, steps)
@@ -131,13 +135,10 @@ def _lay(outline: Outline, steps: Iterable[Step], route: Route) -> list[Laid]:
     found: list[Laid] = []
     made_by: dict[str, Step] = {}
     for step in steps:
-        routed = route(step, outline.places)
-        if step.stage.needs_floats:
-            _check_floats(step, routed, made_by)
-        with _of(step):
-            after = step.stage.outline(outline, routed)
-        made_by |= {name: step for name in routed if _is_code(after, name) and not _is_code(outline, name)}
-        found.append(Laid(step, outline, routed, after))
+        laid = _laid(step, outline, route, made_by)
+        after = laid.after
+        made_by |= {name: step for name in laid.routed if _is_code(after, name) and not _is_code(outline, name)}
+        found.append(laid)
         outline = after
     for step in steps:
         with _of(step):
@@ -145,11 +146,28 @@ def _lay(outline: Outline, steps: Iterable[Step], route: Route) -> list[Laid]:
     return found
 
 
+def _laid(step: Step, outline: Outline, route: Route, made_by: Mapping[str, Step]) -> Laid:
+    if step.is_optional and not any(place.role in step.roles for place in outline.places.values()):
+        return Laid(step, outline, {}, outline, f"this model has no {' or '.join(step.roles)} weight")
+    routed = route(step, outline.places)
+    if step.stage.needs_floats:
+        _check_floats(step, routed, made_by)
+    try:
+        with _of(step):
+            return Laid(step, outline, routed, step.stage.outline(outline, routed))
+    except NothingToDo as error:
+        if step.is_optional:
+            return Laid(step, outline, {}, outline, str(error))
+        raise StageError(f"stages.{step.label}: {error}; remove the stage") from None
+
+
 @contextmanager
 def _of(step: Step) -> Iterator[None]:
     """Say of which step a StageError is."""
     try:
         yield
+    except NothingToDo:
+        raise
     except StageError as error:
         raise StageError(f"stages.{step.label}: {error}") from None
 

@@ -105,6 +105,25 @@ def test_a_step_left_without_a_weight(checkpoint: Checkpoint) -> None:
     )
 
 
+def test_an_optional_role_that_the_model_lacks_leaves_the_step_out(checkpoint: Checkpoint) -> None:
+    lines: list[str] = []
+    step = {"amount": 0.5, "roles": ["convolution"], "optional": ["convolution"]}
+    at = parse({"stages": {"prune": step, "cast": {}}}).staged(checkpoint, "model", lines.append)
+    assert lines[0] == "stages.prune is left out: this model has no convolution weight"
+    assert list(at.record["stages"]) == ["cast"]
+
+
+@pytest.mark.parametrize("step", [{"roles": ["other"]}, {"only": ["*.query"]}, {"roles": ["convolution", "other"]}])
+def test_what_a_user_writes_over_an_optional_step_is_an_error(checkpoint: Checkpoint, step: dict[str, Any]) -> None:
+    assert refusal(checkpoint, **{"optional": ["linear", "convolution"]} | step).startswith("stages.prune.")
+
+
+def test_the_optional_step_is_settled_in_the_record(checkpoint: Checkpoint) -> None:
+    settings = {"amount": 0.5, "scope": "tensor", "pattern": "unstructured"}
+    at = made(checkpoint, {"prune": {"amount": 0.5, "optional": ["linear"]}})
+    assert at.record["stages"] == {"prune": {"stage": "prune"} | settings}
+
+
 def test_the_stages_apply_in_the_written_order(checkpoint: Checkpoint) -> None:
     names = frozenset(["classifier.weight"])
 

@@ -1,0 +1,73 @@
+"""Models of every kind, through the recipes that come with the program."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from transformers import PreTrainedModel
+
+import optimizer as package
+
+IMAGE = {"pixel_values": torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))}
+SOUND = {"input_values": torch.rand(2, 400, generator=torch.Generator().manual_seed(0))}
+NO_EMBEDDING = {
+    "vit": (tiny.vit, IMAGE),
+    "swin": (tiny.swin, IMAGE),
+    "resnet": (tiny.resnet, IMAGE),
+    "wav2vec2": (tiny.wav2vec2, SOUND),
+}
+
+
+@pytest.mark.parametrize("recipe", ["balanced", "aggressive", "compact"])
+@pytest.mark.parametrize("family", NO_EMBEDDING)
+def test_a_shipped_recipe_leaves_out_what_the_model_has_nothing_for(tmp_path: Path, family: str, recipe: str) -> None:
+    build, inputs = NO_EMBEDDING[family]
+    original = tiny.save(build(), tmp_path / "model")
+    lines: list[str] = []
+    tiny.shipped(original, tmp_path / "artifact", recipe, log=lines.append)
+    if recipe != "compact":
+        assert "stages.quantize is left out: this model has no embedding weight" in lines
+    assert _answer(package.load(tmp_path / "artifact"), inputs).isfinite().all()
+
+
+def test_what_is_left_out_is_said_and_the_recipe_of_the_run_gives_it_again(
+    optimizer: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    original = tiny.save(tiny.resnet(), tmp_path / "model")
+    settings = ("evaluation=none", "model=local", f"model.path={original}")
+    code, _, said = optimizer("recipe=balanced", *settings, "out=first")
+    assert code == 0, said
+    assert "stages.bitsandbytes is left out: no linear layer is left to quantize (classifier.1: it is the head)" in said
+    (run,) = (tmp_path / "first" / "runs").iterdir()
+    assert "stages.bitsandbytes is left out: " in (run / "run.log").read_text()
+    team = tmp_path / "team" / "recipe"
+    team.mkdir(parents=True)
+    (team / "again.yaml").write_text("# @package _global_\n" + (run / "recipe.yaml").read_text())
+    code, _, said = optimizer("--config-dir", str(team.parent), "recipe=again", "out=second")
+    assert code == 0, said
+    assert [again.name for again in (tmp_path / "second" / "runs").iterdir()] == [run.name]
+
+
+@pytest.mark.parametrize(
+    ("setting", "line"),
+    [
+        ("stages.quantize.roles=[other]", "stages.quantize.roles: this model has no other weight; it has: "),
+        ("+stages.quantize.only=[nothing]", "stages.quantize.only: 'nothing' matches no weight; "),
+    ],
+)
+def test_what_a_user_writes_stays_an_error(
+    optimizer: Callable[..., tuple[int, str, str]], tmp_path: Path, setting: str, line: str
+) -> None:
+    original = tiny.save(tiny.resnet(), tmp_path / "model")
+    code, _, said = optimizer("recipe=balanced", "model=local", f"model.path={original}", "evaluation=none", setting)
+    assert code == 2
+    assert line in said
+
+
+def _answer(model: PreTrainedModel, inputs: dict[str, Any]) -> torch.Tensor:
+    with torch.no_grad():
+        logits: torch.Tensor = model(**inputs).logits
+    return logits
