@@ -18,6 +18,8 @@ from transformers import (
     PreTrainedModel,
     ResNetConfig,
     ResNetForImageClassification,
+    SiglipConfig,
+    SiglipForImageClassification,
     SwinConfig,
     SwinForImageClassification,
     T5Config,
@@ -110,6 +112,16 @@ def vit() -> PreTrainedModel:
         hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, image_size=16, patch_size=8
     )
     return ViTForImageClassification(config)
+
+
+def siglip() -> PreTrainedModel:
+    """A head with torch's own attention, which computes with its layers' weights itself."""
+    torch.manual_seed(0)
+    vision = {
+        "hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 128,
+        "image_size": 16, "patch_size": 8,
+    }  # fmt: skip
+    return SiglipForImageClassification(SiglipConfig(vision_config=vision, num_labels=3))
 
 
 def swin() -> PreTrainedModel:

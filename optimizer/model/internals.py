@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import AutoConfig, PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
+from transformers.pytorch_utils import Conv1D
 from transformers.quantizers.quantizers_utils import should_convert_module
 
 from optimizer.errors import ModelError, first_line
@@ -70,6 +72,14 @@ def precise(model: PreTrainedModel) -> tuple[str, ...]:
 def is_left_out(module: str, patterns: Sequence[str]) -> bool:
     """Whether a quantizer that is told to skip `patterns` leaves a module as it is."""
     return not should_convert_module(module, list(patterns))
+
+
+def is_replaced(module: nn.Module) -> bool:
+    """Whether a quantizer puts a layer of its own in the place of a linear module: not of a Linear's subclasses.
+
+    nn.MultiheadAttention, for one, computes with its `out_proj`'s weight itself.
+    """
+    return isinstance(module, Conv1D) or type(module) is nn.Linear
 
 
 def exactly(module: str) -> str:

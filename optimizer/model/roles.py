@@ -40,6 +40,8 @@ def linear_modules(model: PreTrainedModel) -> dict[str, str | None]:
             reasons[name] = "its weight is tied to another"
         elif internals.is_left_out(name, precise):
             reasons[name] = "the model keeps it in float32"
+        elif not internals.is_replaced(model.get_submodule(name)):
+            reasons[name] = f"transformers quantizes no {type(model.get_submodule(name)).__name__}"
     return reasons
 
 

@@ -33,6 +33,20 @@ def test_a_shipped_recipe_leaves_out_what_the_model_has_nothing_for(tmp_path: Pa
     assert _answer(package.load(tmp_path / "artifact"), inputs).isfinite().all()
 
 
+@pytest.mark.parametrize("recipe", ["int8", "nf4", "balanced", "compact"])
+@pytest.mark.parametrize("format_", ["dense", "packed"])
+def test_torchs_own_attention_keeps_its_output(tmp_path: Path, recipe: str, format_: str) -> None:
+    original = tiny.save(tiny.siglip(), tmp_path / "model")
+    lines: list[str] = []
+    tiny.shipped(original, tmp_path / "artifact", recipe, f"format={format_}", log=lines.append)
+    kept = "vision_model.head.attention.out_proj"
+    line = f"bitsandbytes: {kept} stays as it is: transformers quantizes no NonDynamicallyQuantizableLinear"
+    assert (line in lines) == (recipe != "compact")
+    model = package.load(tmp_path / "artifact")
+    assert model.get_submodule(kept).weight.is_floating_point()
+    assert _answer(model, IMAGE).isfinite().all()
+
+
 def test_what_is_left_out_is_said_and_the_recipe_of_the_run_gives_it_again(
     optimizer: Callable[..., tuple[int, str, str]], tmp_path: Path
 ) -> None:
