@@ -21,10 +21,11 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from optimizer.data.texts import DataSettings, read
-from optimizer.data.tokens import load_tokenizer, token_inputs
+from optimizer.data.tokens import token_inputs
 from optimizer.errors import EvaluationError, OptimizerError, first_line
 from optimizer.evaluation.models import quiet
 from optimizer.model.loading import load
+from optimizer.model.tokenizer import load_tokenizer
 from optimizer.processes.cores import cores
 from optimizer.processes.machine import alone
 from optimizer.processes.processor import described

@@ -24,11 +24,11 @@ class OpenVINOSettings(EngineSettings):
     """`precision` of the graph; `int8` is calibrated. `exclude` are patterns of the operations that stay in float.
 
     `reduce` leaves out the work that answers do not need, where that changes none. `compute` is the arithmetic of what
-    is not in 8 bits, when `optimizer.load` runs it: bfloat16 is faster on processors that multiply it natively.
+    is not in 8 bits, when `optimizer.load` runs it: `auto` is bfloat16 where the processor multiplies it natively.
     """
 
     precision: openvino.Precision = "int8"
-    compute: Literal["float32", "bfloat16"] = "float32"
+    compute: Literal["auto", "float32", "bfloat16"] = "auto"
 
 
 class OpenVINO(Engine):
@@ -82,7 +82,8 @@ def computed_in(directory: Path) -> dict[str, str]:
         settings = load(directory / "recipe.yaml").get("engine") or {}
     except OSError:  # somebody else's graph
         return {}
-    return {"inference_precision": "bf16"} if settings.get("compute") == "bfloat16" else {}
+    chosen = {"float32": "f32", "bfloat16": "bf16"}.get(settings.get("compute", "auto"))
+    return {"inference_precision": chosen} if chosen else {}
 
 
 def constants(graph: Any) -> Iterator[torch.Tensor]:

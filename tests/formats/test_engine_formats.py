@@ -175,8 +175,8 @@ def test_the_arithmetic_beside_int8_is_the_recipes(run: Callable[..., Any]) -> N
     """Whoever loads the artifact need not know."""
     given = inputs(3, 17)
     engine = {"precision": "int8", "compute": "bfloat16"}
-    artifacts = [run("sequence-classification", "openvino", "int8")[1]]
-    artifacts.append(run("sequence-classification", "openvino", "int8", engine=engine)[1])
+    whole_engine = engine | {"compute": "float32"}
+    artifacts = [run("sequence-classification", "openvino", "int8", engine=one)[1] for one in (whole_engine, engine)]
     whole, half = (answers(optimizer.load(artifact), given)[0] for artifact in artifacts)
     assert not torch.equal(whole, half)
     asked = answers(optimizer.load(artifacts[0], inference_precision="bf16"), given)[0]
