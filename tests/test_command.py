@@ -131,8 +131,17 @@ def test_one_failing_run_does_not_stop_the_others(optimizer, tmp_path):
     assert "failed: model.path: './nowhere' is no directory" in err
     found = {row["model"]: row for row in rows(tmp_path / "outputs")}
     assert found["demo"]["status"] == "ok"
-    assert found["./nowhere"]["status"] == "failed"
-    assert "is no directory" in found["./nowhere"]["error"]
+    assert found["nowhere"]["status"] == "failed"
+    assert "is no directory" in found["nowhere"]["error"]
+
+
+def test_a_run_that_cannot_be_planned_has_its_models_name(optimizer, tmp_path, tiny_model):
+    model = tiny_model("causal-lm", tmp_path / "deep" / "tickets")
+    settings = ("recipe=fp16", f"model.path=demo,{model}", "evaluation=none")
+    code, _, _ = optimizer("-m", *settings, "+stages.cast.only=[classifier.weight]")
+    assert code == 1
+    found = {row["model"]: row["status"] for row in rows(tmp_path / "outputs")}
+    assert found == {"demo": "ok", "tickets": "failed"}
 
 
 def test_a_teams_recipe_extends_ours_with_a_knob_of_its_own(optimizer, tmp_path):

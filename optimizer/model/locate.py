@@ -38,6 +38,16 @@ class Original:
         return self.directory == demo.MODEL
 
 
+def name_of(settings: ModelSettings) -> str:
+    """The name that an original goes by, whether it is to be had or not: of a directory its last part alone."""
+    if settings.path == DEMO:
+        return DEMO
+    directory = _directory(settings)
+    if directory.is_dir() or not _may_be_on_the_hub(settings):
+        return directory.resolve().name
+    return settings.path
+
+
 def locate(settings: ModelSettings) -> Original:
     """The original; a hub id is looked up in huggingface_hub's own cache first and downloaded when it is not there.
 
@@ -45,14 +55,23 @@ def locate(settings: ModelSettings) -> Original:
     """
     if settings.path == DEMO:
         return Original(demo.MODEL, DEMO)
+    directory = _directory(settings)
+    if directory.is_dir():
+        return Original(directory.resolve(), name_of(settings))
+    if not _may_be_on_the_hub(settings):
+        raise ModelError(f"model.path: '{settings.path}' is no directory; {_near(directory)}")
+    return Original(_from_hub(settings, directory), name_of(settings))
+
+
+def _directory(settings: ModelSettings) -> Path:
     directory = Path(settings.path)
     with suppress(RuntimeError):  # ~name of nobody's home
-        directory = directory.expanduser()
-    if directory.is_dir():
-        return Original(directory.resolve(), directory.resolve().name)
-    if settings.path.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(settings.path):
-        raise ModelError(f"model.path: '{settings.path}' is no directory; {_near(directory)}")
-    return Original(_from_hub(settings, directory), settings.path)
+        return directory.expanduser()
+    return directory
+
+
+def _may_be_on_the_hub(settings: ModelSettings) -> bool:
+    return not settings.path.startswith((".", "/", "~")) and _HUB_ID.fullmatch(settings.path) is not None
 
 
 def _from_hub(settings: ModelSettings, directory: Path) -> Path:

@@ -12,6 +12,7 @@ import torch
 from optimizer.artifact.manifest import versions
 from optimizer.errors import OptimizerError, RecipeError
 from optimizer.evaluation.predict import decision
+from optimizer.model.locate import name_of
 from optimizer.processes.processor import described
 from optimizer.recipe import Recipe
 from optimizer.rows.gates import GATES
@@ -109,7 +110,7 @@ def blank_row(recipe: Recipe, run_id: str) -> Row:
         run_id=run_id,
         status="ok",
         recipe=recipe.name,
-        model=recipe.model.path,
+        model=name_of(recipe.model),
         pruning_amount=knob_values(recipe.steps, "pruning_amount"),
         threshold=knob_values(recipe.steps, "threshold"),
         stages=" ".join(step.label for step in recipe.steps),
