@@ -1,8 +1,10 @@
 """Write an artifact: the weights in its format, every other small file, and the record of how it was made."""
 
+import json
 import logging
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -20,7 +22,10 @@ from optimizer.stages.staging import Staged
 from optimizer.yaml import dump
 
 PICKLE = "model_optimized.pt"
-_WEIGHT_SUFFIXES = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".gguf", ".ot", ".npz"}
+_INDEX = ".index.json"
+_WEIGHT_SUFFIXES = (
+    ".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".gguf", ".ot", ".npz", _INDEX,
+)  # fmt: skip
 _EXPORT_FOLDERS = {"onnx", "openvino"}
 _EXPORTS = ("*.onnx", "*.onnx_data", "openvino_model*.xml", "openvino_model*.bin")
 _OURS = {"config.json", "manifest.json", "recipe.yaml"}
@@ -67,20 +72,36 @@ def write(
 
 
 def _copy_others(original: Checkpoint, directory: Path) -> None:
-    for path in model_files(original.directory):
+    files = model_files(original.directory)
+    incomplete = set(_incomplete(files))
+    for path in files:
         relative = path.relative_to(original.directory)
-        weights = path.suffix in _WEIGHT_SUFFIXES and path.parent == original.directory
+        weights = path.name.endswith(_WEIGHT_SUFFIXES) and path.parent == original.directory
         if _is_export(relative):
             log.info("%s is left out: it is another form of the original", relative)
             continue
-        if weights or path.name.endswith(".index.json") or str(relative) in _OURS:
+        if weights or str(relative) in _OURS:
             continue
         if path.stat().st_size > _LARGEST_COPY:
             log.warning("%s is left out: it is larger than %d MB", relative, _LARGEST_COPY >> 20)
             continue
+        if path in incomplete:
+            log.warning("%s is left out: it is of no use without a file that is too large", relative)
+            continue
         target = directory / ("README.original.md" if str(relative) == "README.md" else relative)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
+
+
+def _incomplete(files: list[Path]) -> Iterator[Path]:
+    """Weights under an index of which one is too large to be copied, the index among them: they are copied together."""
+    for index in files:
+        if index.name.endswith(_INDEX):
+            with suppress(OSError, ValueError, KeyError, AttributeError, TypeError):  # no index of weights
+                names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+                group = [index, *(path for path in files if path.parent == index.parent and path.name in names)]
+                if any(path.stat().st_size > _LARGEST_COPY for path in group):
+                    yield from group
 
 
 def _is_export(file: Path) -> bool:

@@ -112,6 +112,27 @@ def test_exports_of_the_original_are_left_out_and_other_weights_stay(
         assert f"{name} is left out: it is another form of the original" in caplog.messages
 
 
+@pytest.mark.parametrize("fits", [True, False])
+def test_weights_in_a_subfolder_stay_with_their_index(
+    original: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, fits: bool
+) -> None:
+    copy = shutil.copytree(original, tmp_path / "tickets")
+    (copy / "2_Dense").mkdir()
+    shards = "2_Dense/model-00001-of-00002.safetensors", "2_Dense/model-00002-of-00002.safetensors"
+    for number, name in enumerate(shards):
+        (copy / name).write_bytes(bytes(100_000 * number))
+    index = "2_Dense/model.safetensors.index.json"
+    (copy / index).write_text(json.dumps({"weight_map": {name: name.rpartition("/")[2] for name in shards}}))
+    if not fits:
+        monkeypatch.setattr("optimizer.artifact.write._LARGEST_COPY", 99_999)
+    caplog.set_level("INFO", "optimizer")
+    tiny.optimize(copy, tmp_path / "artifact", HALF)
+    tiny.optimize(original, tmp_path / "without", HALF)
+    added = set(contents(tmp_path / "artifact")) - set(contents(tmp_path / "without"))
+    assert added == ({*shards, index} if fits else set())
+    assert fits or f"{index} is left out: it is of no use without a file that is too large" in caplog.messages
+
+
 def test_the_shards_and_the_index_are_the_originals(original: Path, tmp_path: Path) -> None:
     tiny.optimize(original, tmp_path / "artifact", BALANCED)
     before = json.loads((original / "model.safetensors.index.json").read_text())["weight_map"]
