@@ -5,8 +5,9 @@ LLM.int8(): Dettmers et al. (2022); NF4 and double quantization: Dettmers et al.
 
 import importlib
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
+from functools import reduce
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -16,7 +17,7 @@ from optimizer.errors import NothingToDo
 from optimizer.model.internals import exactly, is_left_out
 from optimizer.model.outline import Entry, Outline, Quantized
 from optimizer.model.weight import Parts, Place, Weight, Weights
-from optimizer.stages.cast import cast
+from optimizer.stages.cast import cast, cast_weight
 from optimizer.stages.stage import Context, Stage, Transform
 
 _CPU_ROWS = 32  # its 4-bit CPU kernel works on blocks of this many output features
@@ -48,10 +49,12 @@ class Bitsandbytes(Stage):
             reasons = "".join(f" ({name}: {reason})" for name, reason in list(kept.items())[:1])
             raise NothingToDo(f"no linear layer is left to quantize{reasons}")
         skipped = _skips(before, chosen)
-        # The other weights load as they are stored and biases as config.json says: both must say the same.
-        stored = str(before.entries[next(iter(routed))].dtype).removeprefix("torch.")
+        dtype = _rest_dtype(before, chosen.values())
         quantized = Quantized(self._stored_bits(), fixed=True)
         after = before.with_entries(replace(entry, quantized=quantized) for entry in chosen.values())
+        if not before.casts:
+            after = after.with_entries(replace(entry, dtype=dtype) for entry in _rest(before, chosen.values()))
+        stored = str(dtype).removeprefix("torch.")
         return after.with_config(dtype=stored, torch_dtype=None, quantization_config=self._config(skipped))
 
     def _stored_bits(self) -> float:
@@ -66,10 +69,12 @@ class Bitsandbytes(Stage):
         for module, reason in kept.items():
             context.log(f"bitsandbytes: {module} stays as it is: {reason}")
         names = {entry.name for entry in chosen.values()}
+        dtype = _rest_dtype(context.outline, chosen.values())
+        others = () if context.outline.casts else {entry.name for entry in _rest(context.outline, chosen.values())}
 
         def transform(weight: Weight) -> list[Weight]:
             if weight.name not in names:
-                return [weight]
+                return [cast_weight(weight, dtype) if weight.name in others else weight]
             if self.bits == 8:
                 return [quantize_8bit(weight)]
             return [quantize_4bit(weight, self.type, self.double_quantization)]
@@ -159,6 +164,26 @@ def _functional() -> Any:
 def _turned(matrix: torch.Tensor, weight: Weight) -> torch.Tensor:
     """From the checkpoint's layout to outputs x inputs, in which bitsandbytes stores every layer, and back."""
     return matrix.T if weight.input_axis == 0 else matrix
+
+
+def _rest(outline: Outline, chosen: Iterable[Entry]) -> list[Entry]:
+    """The floats beside the chosen weights, but for those that the model itself keeps in float32."""
+    names = {entry.name for entry in chosen}
+    return [
+        entry
+        for entry in outline.entries.values()
+        if entry.place is not None and entry.dtype.is_floating_point and entry.name not in names
+        if not is_left_out(entry.place.module, outline.precise)
+    ]
+
+
+def _rest_dtype(outline: Outline, chosen: Collection[Entry]) -> torch.dtype:
+    """The one dtype of all floats beside the chosen weights, which loses none of their digits.
+
+    They load as they are stored, and biases as config.json says: both must say the same, or no layer computes.
+    """
+    rest = _rest(outline, chosen) or list(chosen)
+    return reduce(torch.promote_types, (entry.dtype for entry in rest))
 
 
 def _skips(outline: Outline, chosen: Collection[str]) -> list[str]:

@@ -52,13 +52,17 @@ class Cast(Stage):
         advice = "write dtype: bfloat16, or " if dtype == torch.float16 else ""
 
         def transform(weight: Weight) -> Iterable[Weight]:
-            if weight.codes:
-                cast(weight.codes.extremes(), dtype, weight.name, advice)
-                yield weight.with_codes(replace(weight.codes, dtype=dtype))
-            else:
-                yield weight.with_tensor(cast(weight.tensor, dtype, weight.name, advice))
+            yield cast_weight(weight, dtype, advice)
 
         return transform
+
+
+def cast_weight(weight: Weight, dtype: torch.dtype, advice: str = "") -> Weight:
+    """A weight rounded to `dtype`, codes restored as it; errors and `advice` as of `cast`."""
+    if weight.codes:
+        cast(weight.codes.extremes(), dtype, weight.name, advice)
+        return weight.with_codes(replace(weight.codes, dtype=dtype))
+    return weight.with_tensor(cast(weight.tensor, dtype, weight.name, advice))
 
 
 def cast(tensor: torch.Tensor, dtype: torch.dtype, name: str, advice: str = "") -> torch.Tensor:

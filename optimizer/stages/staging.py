@@ -66,10 +66,15 @@ class Laid:
     left_out: str | None = None
 
     @property
+    def altered(self) -> frozenset[str]:
+        """The weights with other facts in the outline that it leaves, those among them that it is not for."""
+        left = self.after.entries
+        return frozenset(name for name, entry in self.before.entries.items() if left.get(name) != entry)
+
+    @property
     def changed(self) -> int:
         """How many weights it changes: those with other facts in the outline, or all that it is for."""
-        entries = self.before.entries
-        return sum(self.after.entries.get(name) != entries[name] for name in self.routed) or len(self.routed)
+        return len(self.altered.intersection(self.routed)) or len(self.routed)
 
 
 def lay(outline: Outline, steps: Iterable[Step]) -> list[Laid]:
@@ -115,6 +120,7 @@ def prepare(
     transforms: Transforms = ()
     for each in laid:
         names = frozenset(each.routed)
+        through = names | each.altered
 
         def weights(names: frozenset[str] = names, earlier: Transforms = transforms) -> Iterator[Weight]:
             for weight in original.weights():
@@ -123,7 +129,7 @@ def prepare(
 
         transform = each.step.stage.prepare(weights, Context(each.before, each.routed, log))
         log(f"{each.step.label}: {each.step.stage.kind} on {each.changed} of {len(each.before.places)} weights")
-        transforms = (*transforms, (names, transform))
+        transforms = (*transforms, (through, transform))
     packages = tuple(package for step in steps for package in step.stage.packages)
     return Staged(record, packages, name, original, last(outline, laid), transforms)
 

@@ -230,6 +230,22 @@ def test_an_original_stored_in_half_precision_but_meant_for_float32(originals: d
     assert answer(model).isfinite().all()
 
 
+@pytest.mark.parametrize("kind", ["int8", "nf4"])
+@pytest.mark.parametrize("half", ["bert.encoder.layer.0", "bert.embeddings", "classifier"])
+@pytest.mark.parametrize("format_", ["dense", "packed"])
+def test_an_original_of_several_dtypes(tmp_path: Path, kind: str, half: str, format_: str) -> None:
+    mixed = tiny.bert()
+    mixed.get_submodule(half).half()
+    original = tiny.save(mixed, tmp_path / "model")
+    expected = tiny.save(mixed.float(), tmp_path / "float32")
+    tiny.optimize(original, tmp_path / "artifact", {"bitsandbytes": SETTINGS[kind]}, format=format_)
+    tiny.optimize(expected, tmp_path / "expected", {"bitsandbytes": SETTINGS[kind]}, format=format_)
+    model = optimizer.load(tmp_path / "artifact")
+    assert json.loads((tmp_path / "artifact" / "config.json").read_text())["dtype"] == "float32"
+    assert {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()} == {torch.float32}
+    assert torch.equal(answer(model), answer(optimizer.load(tmp_path / "expected")))
+
+
 def kept(model: PreTrainedModel) -> dict[str, str]:
     return {name: reason for name, reason in linear_modules(model).items() if reason}
 
