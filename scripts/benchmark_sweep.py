@@ -24,9 +24,9 @@ def main() -> int:
     parser.add_argument("--data", default="auto", help="texts (default: those shipped)")
     given = parser.parse_args()
     common = [f"model.path={given.model}", f"data.path={given.data}", "threads=1"]
-    grid = ["-m", f"pruning_amount={','.join(AMOUNTS)}", f"threshold={','.join(THRESHOLDS)}"]
+    grid = ["-m", "recipe=balanced", f"pruning_amount={','.join(AMOUNTS)}", f"threshold={','.join(THRESHOLDS)}"]
     commands = {
-        "alone": [],
+        "alone": ["recipe=balanced"],
         f"sweep of {RUNS}": grid,
         f"sweep of {RUNS}, 2 workers": [*grid, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
     }

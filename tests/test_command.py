@@ -1,5 +1,6 @@
 """The command line, as a user meets it."""
 
+import importlib.util
 import json
 import os
 import signal
@@ -29,23 +30,23 @@ def test_version_and_help(optimizer):
     ("arguments", "said"),
     [
         (["recipe=nope"], "aggressive balanced baseline"),
-        (["stages.prune.amont=0.2"], "stages.prune.amont"),
-        (["+stages.prune.amont=0.2"], "stages.prune: unknown key 'amont'; did you mean 'amount'?"),
+        (["recipe=balanced", "stages.prune.amont=0.2"], "stages.prune.amont"),
+        (["recipe=balanced", "+stages.prune.amont=0.2"], "stages.prune: unknown key 'amont'; did you mean 'amount'?"),
         (["+formt=dense"], "unknown key 'formt'; did you mean 'format'?"),
         (["+gates.agrement=1"], "gates: unknown key 'agrement'; did you mean 'agreement'?"),
-        (["pruning_amount=2"], "stages.prune.amount: 2: input should be less than or equal to 0.99"),
-        (["pruning_amount=many"], "stages.prune.amount: 'many'"),
+        (["recipe=balanced", "pruning_amount=2"], "stages.prune.amount: 2: input should be less than or equal to 0.99"),
+        (["recipe=balanced", "pruning_amount=many"], "stages.prune.amount: 'many'"),
         (["recipe=fp16", "pruning_amount=0.2"], "pruning_amount: the recipe 'fp16' does not use it"),
-        (["+stages.late={stage: prune, amount: 0.2}"], "prune cannot follow bitsandbytes"),
-        (["format=dense", "stages.cast.compute=float32"], "write compute: stored"),
-        (["+stages.prune.only=['*nothing*']"], "'*nothing*' matches no weight"),
+        (["recipe=balanced", "+stages.late={stage: prune, amount: 0.2}"], "prune cannot follow bitsandbytes"),
+        (["recipe=balanced", "format=dense", "stages.cast.compute=float32"], "write compute: stored"),
+        (["recipe=pruned", "+stages.prune.only=['*nothing*']"], "'*nothing*' matches no weight"),
         (["model=local"], "write model.path=VALUE"),
         (["model.path=./nowhere"], "model.path: './nowhere' is no directory"),
         (["data.path=nowhere.jsonl"], "nowhere.jsonl"),
         (["gates.speedup=1", "evaluation=none"], "gates.speedup: this evaluation does not measure it"),
         (["out=/proc/nowhere"], "out: '/proc/nowhere' cannot be written"),
         (["device=cuda:7"], "device: 'cuda:7' is not there; write device=cpu"),
-        (["-m", "pruning_amount=0.2,2"], "stages.prune.amount: 2"),
+        (["-m", "recipe=balanced", "pruning_amount=0.2,2"], "stages.prune.amount: 2"),
         (["--config-dir", "nowhere"], "--config-dir: 'nowhere' is no directory"),
         (["hydra=3"], "Config group override"),
         (["nonsense"], "'nonsense' is no setting; write KEY=VALUE"),
@@ -68,9 +69,13 @@ def test_debug_shows_the_traceback(monkeypatch):
         command.main()
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+CONVERTED = ("best", "fastest", "int8_onnx", "int8_openvino")  # a graph takes its time; compact_int8 stands for them
+SHIPPED = [pytest.param(name, marks=pytest.mark.slow) if name in CONVERTED else name for name in RECIPES]
+
+
+@pytest.mark.parametrize("recipe", SHIPPED)
 def test_every_shipped_recipe_runs(optimizer, tmp_path, recipe):
-    code, _, err = optimizer(f"recipe={recipe}", "evaluation=none", *_no_agreement(recipe))
+    code, _, err = optimizer(f"recipe={recipe}", "evaluation=none", *_unmeasured(recipe))
     assert code == 0, err
     (row,) = rows(tmp_path / "outputs")
     assert row["status"] == "ok"
@@ -82,10 +87,51 @@ def test_every_shipped_recipe_runs(optimizer, tmp_path, recipe):
     assert text[2].startswith(f"# python -m optimizer recipe={recipe}")
 
 
-def _no_agreement(recipe: str) -> list[str]:
-    if recipe == "smallest":
-        return ["~gates.agreement", "search.trials=1"]
-    return ["~gates.agreement"] if recipe == "support_desk" else []
+def _unmeasured(recipe: str) -> list[str]:
+    """What a recipe must leave out when nothing is measured."""
+    match recipe:
+        case "smallest" | "best":
+            return ["~gates.agreement", "search.trials=1"]
+        case "fastest":
+            return ["~gates.agreement", "~search"]
+        case "support_desk":
+            return ["~gates.agreement"]
+    return []
+
+
+def test_a_missing_engine_is_one_line_with_its_extra_and_a_recipe_that_needs_none(optimizer, tmp_path, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "openvino" else find(name))
+    code, out, err = optimizer()
+    assert (code, out) == (2, "")
+    assert "format: needs the package openvino; run: pip install 'optimizer[openvino]'" in one_line(err)
+    assert "recipe=compact" in err
+    assert not list(tmp_path.rglob("*.*"))
+    assert optimizer("recipe=compact", "evaluation=none")[0] == 0
+
+
+@pytest.mark.slow
+def test_without_a_word_the_demo_becomes_smaller_and_faster_and_answers_the_same(optimizer, tmp_path):
+    code, out, err = optimizer()
+    assert code == 0, err
+    assert "slower" not in out
+    (row,) = rows(tmp_path / "outputs")
+    assert (row["recipe"], row["model"], row["format"]) == ("compact_int8", "demo", "packed_openvino")
+    assert float(row["size_ratio"]) < 0.2
+    assert float(row["agreement"]) > 0.99
+    assert float(row["speedup_low"]) > 1
+    assert err.splitlines() == [f"{row['run_id']}: compact_int8 on demo"]
+
+
+@pytest.mark.slow
+def test_an_engine_precision_that_is_too_coarse_fails_the_command(optimizer, tmp_path):
+    coarse = ["recipe=int8_openvino", "engine.precision=int4_weights", "gates.agreement=0.999"]
+    code, out, err = optimizer(*coarse, "evaluation.repetitions=0")
+    assert code == 1
+    assert "misses the gate 0.999" in err
+    (row,) = rows(tmp_path / "outputs")
+    assert row["status"] == "rejected"
+    assert row["run_id"] in out
 
 
 def test_a_sweep_runs_every_combination_once_and_says_so(optimizer, tmp_path):
