@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -121,6 +122,21 @@ def test_without_a_word_the_demo_becomes_smaller_and_faster_and_answers_the_same
     assert float(row["agreement"]) > 0.99
     assert float(row["speedup_low"]) > 1
     assert err.splitlines() == [f"{row['run_id']}: compact_int8 on demo"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("recipe", "sought"), [("best", "size_ratio"), ("fastest", "speedup")])
+def test_a_search_over_what_an_engine_runs_ends_with_its_best(optimizer, tmp_path, tiny_model, recipe, sought):
+    draw = random.Random(0)
+    lines = {" ".join(draw.choices(["the", "cat", "dog", "sees", "red", "big", "now"], k=9)) for _ in range(120)}
+    (tmp_path / "texts.txt").write_text("\n".join(sorted(lines)))
+    words = [f"recipe={recipe}", f"model.path={tiny_model('sequence-classification')}", "data.path=texts.txt"]
+    code, _, err = optimizer(*words, "++search.trials=2", "gates.agreement=0.5", "evaluation.repetitions=2")
+    assert code == 0, err
+    found = sorted(float(row[sought]) for row in rows(tmp_path / "outputs"))
+    assert len(found) == 2
+    (best,) = [line for line in err.splitlines() if line.startswith("search: best of 2 trials")]
+    assert f"{sought} {found[0] if recipe == 'best' else found[-1]:.6g}" in best
 
 
 @pytest.mark.slow
