@@ -12,7 +12,7 @@ from optimizer.rows import store
 from optimizer.rows.row import Row
 from optimizer.runs import sweep as sweeps
 from optimizer.runs.outlook import look_ahead
-from optimizer.runs.run import Keep
+from optimizer.runs.run import Keep, failure
 from optimizer.settings import Settings
 
 
@@ -51,8 +51,8 @@ def execute(configs: list[dict[str, Any]], options: Options, launcher: Launcher)
 
 
 def sweep(recipes: list[Recipe], options: Options, launcher: Launcher, *, settle: bool = True) -> list[Row]:
-    """Run every recipe and say on stderr how it goes; `settle` as for `sweeps.sweep`."""
-    return sweeps.sweep(
+    """Run every recipe and say on stderr how it goes, with `debug` tracebacks too; `settle` as for `sweeps.sweep`."""
+    rows = sweeps.sweep(
         recipes,
         options.folder,
         force=options.force,
@@ -61,6 +61,11 @@ def sweep(recipes: list[Recipe], options: Options, launcher: Launcher, *, settle
         launcher=launcher,
         say=print_line,
     )
+    if options.debug:
+        for row in rows:
+            if row.status == "failed" and (origin := failure(row.run_id, options.folder)):
+                print_line(origin)
+    return rows
 
 
 def search(recipe: Mapping[str, Any], options: Options, launcher: Launcher) -> list[Row]:

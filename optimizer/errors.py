@@ -50,5 +50,10 @@ def as_optimizer_error(error: Exception) -> OptimizerError:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text, its type's name where it has none."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """The first line of an error's text, with what it announces by a colon; its type's name where it has none."""
+    found = ""
+    for line in filter(None, map(str.strip, str(error).splitlines())):
+        found = f"{found} {line}".lstrip()
+        if not found.endswith(":"):
+            break
+    return found or type(error).__name__

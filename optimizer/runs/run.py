@@ -30,6 +30,8 @@ from optimizer.runs.source import Source
 
 log = logging.getLogger(__name__)
 
+_TRACEBACK = "Traceback (most recent call last)"
+
 Keep = Literal["all", "front", "none"]
 """Which artifacts stay after a sweep: all, those that no other run beats in size and agreement, none."""
 
@@ -176,6 +178,16 @@ def _check_unchanged(source: Source, directory: Path) -> None:
     except ModelError:
         shutil.rmtree(directory / "artifact", ignore_errors=True)
         raise
+
+
+def failure(run_id: str, out: Path) -> str:
+    """The traceback of a failed run, the child's in it, by its log; empty where there is none."""
+    try:
+        text = (store.run_directory(out, run_id) / store.LOG_FILE).read_text(encoding="utf-8")
+    except OSError:
+        return ""
+    start = text.find(_TRACEBACK)
+    return "" if start < 0 else text[start:].rstrip()
 
 
 def _note(directory: Path, error: Exception) -> None:

@@ -81,6 +81,34 @@ def test_what_a_user_writes_stays_an_error(
     assert line in said
 
 
+@pytest.mark.parametrize("recipe", ["balanced", "int8", "pruned", "compact"])
+def test_layers_that_torch_does_not_pickle_reach_the_runs_process(
+    optimizer: Callable[..., tuple[int, str, str]], tmp_path: Path, recipe: str
+) -> None:
+    original = tiny.save(tiny.wav2vec2(), tmp_path / "model")
+    code, _, said = optimizer(f"recipe={recipe}", "model=local", f"model.path={original}", "evaluation=none")
+    assert code == 0, said
+    (artifact,) = (tmp_path / "outputs" / "runs").glob("*/artifact")
+    assert _answer(package.load(artifact), SOUND).isfinite().all()
+
+
+def test_debug_shows_where_the_runs_process_failed(
+    optimizer: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    model = tiny.bert()
+    with torch.no_grad():
+        model.classifier.weight[0, 0] = 1e6
+    original = tiny.save(model, tmp_path / "model")
+    arguments = ("recipe=fp16", "model=local", f"model.path={original}", "evaluation=none")
+    code, _, said = optimizer(*arguments)
+    assert code == 1
+    assert "Traceback" not in said
+    code, _, said = optimizer(*arguments, "debug=true")
+    assert code == 1
+    assert said.count("classifier.weight: its largest value 1e+06 is beyond float16's") >= 2
+    assert "stages/cast.py" in said  # the line of the child that raised it
+
+
 def _answer(model: PreTrainedModel, inputs: dict[str, Any]) -> torch.Tensor:
     with torch.no_grad():
         logits: torch.Tensor = model(**inputs).logits
