@@ -97,7 +97,7 @@ def onnxruntime_dynamic_int8(setting: Setting) -> Candidate:
     folder = setting.place("onnxruntime")
     exported = setting.exported
     onnx.convert(exported, _example(exported), folder / "model.onnx")
-    with quiet(), onnx.quiet_advice():
+    with quiet():
         quantization.quantize_dynamic(folder / "model.onnx", folder / "int8.onnx")
     session = ort.InferenceSession(folder / "int8.onnx", providers=["CPUExecutionProvider"])
     names = [one.name for one in session.get_inputs()]

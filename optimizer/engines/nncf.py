@@ -32,10 +32,20 @@ def nncf() -> Any:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """NNCF at work without its progress bars, which go to the standard output, and warnings of its arithmetic."""
-    with redirect_stdout(io.StringIO()), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    """An engine's tools at work without progress bars on the standard output, advice in the log and warnings.
+
+    The root logger is put back as it was: where OpenVINO cannot convert, it leaves a level, a filter and a handler.
+    """
+    root = logging.getLogger()
+    level, filters, handlers = root.level, list(root.filters), list(root.handlers)
+    root.setLevel(logging.ERROR)
+    try:
+        with redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        root.setLevel(level)
+        root.filters, root.handlers = filters, handlers
 
 
 @contextmanager

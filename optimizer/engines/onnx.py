@@ -5,13 +5,11 @@ its neighbours; `int8_dynamic` takes one scale for a whole batch while it runs, 
 """
 
 import importlib
-import logging
 import re
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -22,7 +20,7 @@ from torch import Tensor, nn
 from optimizer.engines.graph_inputs import Flat, flat
 from optimizer.engines.nncf import nncf as nncf_package
 from optimizer.engines.nncf import quiet
-from optimizer.errors import ArtifactError, RecipeError
+from optimizer.errors import ArtifactError, RecipeError, first_line
 from optimizer.processes.processor import saturates
 
 Precision = Literal["float32", "int8", "int8_dynamic"]
@@ -57,8 +55,7 @@ def convert(model: nn.Module, example_inputs: Mapping[str, Tensor], path: Path) 
                 dynamo=False,
             )
     except Exception as error:  # whatever the exporter meets
-        line = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise ArtifactError(f"onnx: cannot convert {type(model).__name__}: {line}") from None
+        raise ArtifactError(f"onnx: cannot convert {type(model).__name__}: {first_line(error)}") from None
 
 
 def quantize(
@@ -109,7 +106,7 @@ def _static(source: Path, target: Path, calibration: Sequence[Mapping[str, Tenso
 def _dynamic(source: Path, target: Path, excluded: list[str]) -> None:
     ort = importlib.import_module("onnxruntime.quantization")
     preprocess = importlib.import_module("onnxruntime.quantization.shape_inference").quant_pre_process
-    with quiet_advice(), tempfile.TemporaryDirectory() as folder:
+    with quiet(), tempfile.TemporaryDirectory() as folder:
         prepared = Path(folder) / GRAPH
         preprocess(source, prepared, skip_symbolic_shape=True)
         ort.quantize_dynamic(
@@ -142,17 +139,3 @@ def _excluded(source: Path, exclude: Sequence[str]) -> list[str]:
         if not any(re.search(pattern, name) for name in names):
             raise RecipeError(f"exclude: '{pattern}' matches no node of the graph; write part of a module's name")
     return [name for name in names if any(re.search(pattern, name) for pattern in exclude)]
-
-
-@contextmanager
-def quiet_advice() -> Iterator[None]:
-    """ONNX Runtime's quantizer without its advice and without its warnings."""
-    root = logging.getLogger()
-    level = root.level
-    root.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        root.setLevel(level)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from optimizer.engines.runnable import Array, Arrays, Runnable
-from optimizer.errors import ArtifactError
+from optimizer.errors import ArtifactError, first_line
 
 _QUIET = 3  # errors alone
 
@@ -43,5 +43,4 @@ class OnnxRunnable(Runnable):
         try:
             return self._ort.InferenceSession(str(self._graph), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime has a type of its own for each fault
-            line = next(iter(str(error).strip().splitlines()), type(error).__name__)
-            raise ArtifactError(f"{self._graph}: not a graph that onnxruntime reads: {line}") from None
+            raise ArtifactError(f"{self._graph}: not a graph that onnxruntime reads: {first_line(error)}") from None

@@ -5,7 +5,6 @@ NNCF's post-training quantization: https://github.com/openvinotoolkit/nncf. Its 
 
 import importlib
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 
 from optimizer.engines.graph_inputs import flat
 from optimizer.engines.nncf import nncf, openvino, quiet
-from optimizer.errors import ArtifactError, RecipeError
+from optimizer.errors import ArtifactError, RecipeError, first_line
 from optimizer.processes.processor import saturates
 
 Precision = Literal["float32", "bfloat16", "int8", "int8_weights", "int4_weights"]
@@ -40,11 +39,10 @@ def convert(model: nn.Module, example_inputs: Mapping[str, Tensor]) -> Any:
     shapes = [ov.PartialShape([-1] * value.ndim) for value in example_inputs.values()]
     try:
         # Tracing warns of each Python value that becomes a constant, and that torch wants to be rid of tracing.
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
+        with quiet(), torch.no_grad():
             graph = ov.convert_model(wrapped, example_input=tuple(example_inputs.values()), input=shapes)
     except Exception as error:  # whatever the frontend meets
-        raise ArtifactError(f"openvino: cannot convert {type(model).__name__}: {_last_line(error)}") from None
+        raise ArtifactError(f"openvino: cannot convert {type(model).__name__}: {first_line(error)}") from None
     for port, name in zip(graph.inputs, wrapped.inputs, strict=True):
         port.get_tensor().set_names({name})
         port.get_node().set_friendly_name(name)
@@ -152,8 +150,3 @@ def _with_bfloat16_constants(graph: Any) -> Any:
         for reader in list(node.output(0).get_target_inputs()):
             reader.replace_source_output(converted.output(0))
     return graph
-
-
-def _last_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

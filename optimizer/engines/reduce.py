@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from optimizer.engines import deberta, first_token, modernbert
+from optimizer.errors import first_line
 from optimizer.model.task import Task
 
 Reduction = Callable[[nn.Module], nn.Module]
@@ -105,7 +106,7 @@ def reduce(model: Any, task: Task, log: Callable[[str], None]) -> Exported:
             difference = _difference(plain, reduced)
         except Exception as error:
             # Whatever a rewritten forward trips over, this version of the family is not the one it was written for.
-            log(f"less work: {name}: left out, {type(error).__name__}: {str(error).partition(chr(10))[0]}")
+            log(f"less work: {name}: left out, {type(error).__name__}: {first_line(error)}")
             continue
         if difference <= _TOLERANCE:
             log(f"less work: {name} (answers differ by {difference:.0e} of their size)")

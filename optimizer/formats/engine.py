@@ -1,6 +1,6 @@
 """What the formats share that an engine runs: a graph of the staged model, in place of weights under their names."""
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -133,10 +133,10 @@ def staged_codes(staged: Staged) -> list[Codes]:
     return [weight.codes for weight in weights if weight.codes is not None]
 
 
-def calibration(context: Context, log: Callable[[str], None]) -> list[dict[str, torch.Tensor]]:
+def calibration(context: Context) -> list[dict[str, torch.Tensor]]:
     """The texts to calibrate on; none where the format is not calibrated."""
     if context.calibration is None:
         return []
     examples = context.calibration.examples()
-    log(f"calibrated on {len(examples)} texts")
+    context.log(f"calibrated on {len(examples)} texts")
     return examples

@@ -47,7 +47,7 @@ class Onnx(Engine):
         with tempfile.TemporaryDirectory(dir=directory) as folder:
             plain = Path(folder) / onnx.GRAPH
             onnx.convert(module, example(module), plain)
-            texts = calibration(context, context.log)
+            texts = calibration(context)
             onnx.quantize(plain, directory / onnx.GRAPH, settings.precision, texts, settings.exclude)
 
     def runnable(self, directory: Path, config: Any, threads: int, **options: Any) -> Runnable:

@@ -68,7 +68,7 @@ def made(module: Exported, staged: Staged, context: Context) -> tuple[Any, dict[
     assert isinstance(settings, EngineSettings)
     graph = openvino.convert(module, example(module))
     readers = coded_readers(graph, staged_codes(staged))
-    texts = calibration(context, context.log)
+    texts = calibration(context)
     graph = openvino.quantize(graph, settings.precision, texts, settings.exclude)  # type: ignore[arg-type]
     if readers:
         count = hand_codes_to_engine(graph, readers)

@@ -8,12 +8,12 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import jinja2
 from markupsafe import Markup
 
 from optimizer.errors import ArtifactError
+from optimizer.files import replacing
 from optimizer.report import columns, grid
 from optimizer.report.markdown import markdown
 from optimizer.report.runs import Run, printable, runs
@@ -122,13 +122,9 @@ def _kept(run: Run) -> dict[str, str]:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    partial = path.with_name(f"{path.name}.{uuid4().hex}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(content)
-        partial.replace(path)
+        with replacing(path) as partial:
+            partial.write_bytes(content)
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be written ({error.strerror or error})") from error
-    finally:
-        with suppress(OSError):  # its folder may be a file
-            partial.unlink(missing_ok=True)

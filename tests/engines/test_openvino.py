@@ -1,5 +1,6 @@
 """OpenVINO's graphs answer as torch does, at batch sizes and lengths that they were not converted with."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -172,8 +173,11 @@ def test_faults_are_one_line(tmp_path: Path, tiny_model: Callable[..., Path]) ->
         def forward(self, **_: torch.Tensor) -> torch.Tensor:
             raise ValueError("of\nmany lines")
 
+    log = logging.getLogger()
+    before = log.level, list(log.filters), list(log.handlers)
     with pytest.raises(ArtifactError, match=r"^openvino: cannot convert Fails: [^\n]+$"):
         convert(Fails(), example_inputs())
+    assert (log.level, log.filters, log.handlers) == before, "the converter's own, left behind"
 
 
 def test_sends_nothing_and_leaves_nothing_at_home(tmp_path: Path) -> None:
