@@ -20,6 +20,7 @@ from optimizer.settings import Settings, build, nearest
 from optimizer.stages import STAGES, staging
 from optimizer.stages.stage import Routing, Step
 from optimizer.stages.staging import Staged
+from optimizer.stages.untouched import Remainder, remainder
 
 _NAME = re.compile(r"\w[\w.-]*")  # it begins a run's id, which names a directory
 
@@ -112,6 +113,10 @@ class Recipe:
         kept = tuple(each.step.settled for each in laid if each.left_out is None)
         lines = (f"stages.{each.step.label} is left out: {each.left_out}" for each in laid if each.left_out)
         return replace(self, steps=kept, left_out=(*self.left_out, *lines))
+
+    def remainder(self, original: Outline) -> Remainder | None:
+        """What its stages leave alone; None where an engine has the weights last and decides for itself."""
+        return remainder(original, self.laid(original)) if FORMATS[self.output.format].holds_weights else None
 
     def staged(self, original: Checkpoint, name: str, log: Callable[[str], None]) -> Staged:
         """The original, which goes by `name`, with the stages made ready; errors and `log` as of `staging.prepare`."""

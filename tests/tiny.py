@@ -15,6 +15,8 @@ from transformers import (
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
     PreTrainedModel,
     ResNetConfig,
     ResNetForImageClassification,
@@ -131,6 +133,16 @@ def swin() -> PreTrainedModel:
         image_size=16, patch_size=2, embed_dim=16, depths=[1, 1], num_heads=[1, 2], window_size=2, num_labels=3
     )
     return SwinForImageClassification(config)
+
+
+def mixtral() -> PreTrainedModel:
+    """Experts that a file holds one by one and transformers merges."""
+    torch.manual_seed(0)
+    config = MixtralConfig(
+        vocab_size=VOCABULARY, hidden_size=64, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1,
+        intermediate_size=128, num_local_experts=4, max_position_embeddings=32, initializer_range=_SPREAD,
+    )  # fmt: skip
+    return MixtralForCausalLM(config)
 
 
 def resnet() -> PreTrainedModel:

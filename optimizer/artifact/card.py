@@ -9,24 +9,34 @@ from optimizer.errors import ArtifactError
 from optimizer.files import replacing
 from optimizer.formats import FORMATS
 from optimizer.rows.row import Row, columns
+from optimizer.stages.untouched import Remainder
 from optimizer.yaml import dump
 
+_SHOWN = 10  # of what was left alone
 _FIGURES = (*columns("original", "size", "quality", "data", "latency", "memory"), "device", "threads")
 
 
-def write_card(directory: Path, manifest: Manifest, recipe: Mapping[str, Any], figures: Row | None) -> None:
+def write_card(
+    directory: Path,
+    manifest: Manifest,
+    recipe: Mapping[str, Any],
+    figures: Row | None,
+    alone: Remainder | None = None,
+) -> None:
     """Write or atomically replace the card; `figures` is a row, None before anything was measured.
+
+    `alone` is what the stages left alone, None where that is not known.
 
     Raises ArtifactError when it cannot be written.
     """
     try:
         with replacing(directory / CARD) as partial:
-            partial.write_text(_text(manifest, recipe, figures), encoding="utf-8")
+            partial.write_text(_text(manifest, recipe, figures, alone), encoding="utf-8")
     except OSError as error:
         raise ArtifactError(f"{directory / CARD}: cannot be written ({error.strerror or error})") from error
 
 
-def _text(manifest: Manifest, recipe: Mapping[str, Any], figures: Row | None) -> str:
+def _text(manifest: Manifest, recipe: Mapping[str, Any], figures: Row | None, alone: Remainder | None) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in manifest.versions.items())
     return f"""# {manifest.original}, optimized by the recipe `{recipe["name"]}`
 
@@ -52,7 +62,7 @@ model = optimizer.load("THIS DIRECTORY")
 ## Measured
 
 {_table(figures)}
-
+{_left_alone(alone)}
 Versions: {versions}.
 """
 
@@ -63,6 +73,25 @@ def _table(figures: Row | None) -> str:
     values = figures.values()
     lines = [f"| {name} | {_short(values[name])} |" for name in _FIGURES if values[name] is not None]
     return "\n".join(["| figure | value |", "| --- | --- |", *lines])
+
+
+def _left_alone(alone: Remainder | None) -> str:
+    if alone is None or not alone.weights:
+        return ""
+    shown = alone.weights[:_SHOWN]
+    lines = [
+        f"| {each.module} | {each.count} | {' x '.join(map(str, each.shape))} | {each.bytes} | {each.reason} |"
+        for each in shown
+    ]
+    table = "\n".join(["| module | weights | shape | bytes | reason |", "| --- | --- | --- | --- | --- |", *lines])
+    more = f"\n\nand {count} smaller ones." if (count := len(alone.weights) - len(shown)) else ""
+    return f"""
+## Left alone
+
+No stage but `cast` changed {alone.ratio:.1%} of the original's weight bytes:
+
+{table}{more}
+"""
 
 
 def _short(value: Any) -> str:

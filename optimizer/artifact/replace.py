@@ -25,8 +25,9 @@ def optimize_to(recipe: Recipe, output: Path | None, say: Callable[[str], None])
     keep = kept_name(place) if place == original.directory else None
     if keep is None:
         _check_free(place)
-    staged = recipe.staged(open_checkpoint(original.directory), original.name, say)
-    write(staged, place, keep, recipe.environment.threads)
+    checkpoint = open_checkpoint(original.directory)
+    staged = recipe.staged(checkpoint, original.name, say)
+    write(staged, place, keep, recipe.environment.threads, alone=recipe.remainder(checkpoint.outline))
     if keep:
         say(f"the original is kept as {keep}")
     return place

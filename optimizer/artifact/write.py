@@ -19,6 +19,7 @@ from optimizer.model import safetensors_file
 from optimizer.model.checkpoint import Checkpoint, model_files, weight_bytes
 from optimizer.recipe import Output
 from optimizer.stages.staging import Staged
+from optimizer.stages.untouched import Remainder
 from optimizer.yaml import dump
 
 PICKLE = "model_optimized.pt"
@@ -40,12 +41,13 @@ def write(
     keep: Path | None = None,
     threads: int = 1,
     calibration: Calibrated | None = None,
+    alone: Remainder | None = None,
 ) -> Manifest:
     """Write what `staged` holds as an artifact at `place`, as its recipe says, and return its manifest.
 
     What was at `place` is kept as `keep`, or removed if that is None; `threads` does not decide bytes, except where
-    there is a `calibration`, which a recipe that is calibrated needs. Raises ArtifactError when the disk is full or
-    cannot be written; then nothing is left behind.
+    there is a `calibration`, which a recipe that is calibrated needs; `alone` is for the card. Raises ArtifactError
+    when the disk is full or cannot be written; then nothing is left behind.
     """
     original, output = staged.original, Output.of(staged.record)
     format_ = FORMATS[output.format]
@@ -67,7 +69,7 @@ def write(
             calibration=calibration.record if calibration else None,
         )
         write_manifest(directory, manifest)
-        write_card(directory, manifest, staged.record, figures=None)
+        write_card(directory, manifest, staged.record, figures=None, alone=alone)
     return manifest
 
 

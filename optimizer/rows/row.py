@@ -90,6 +90,7 @@ class Row:
     texts_per_second: Number = _column("grid")
     original_texts_per_second: Number = _column("grid")
     latency_grid: Cells = field(default=None, hash=False, metadata={"group": "grid"})
+    untouched_ratio: Number = _column("size")
     further: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @classmethod

@@ -27,6 +27,8 @@ from optimizer.yaml import dump
 
 log = logging.getLogger(__name__)
 
+_LOGGED = 20  # of the weights that are left alone
+
 
 def make(
     checkpoint: Checkpoint,
@@ -51,7 +53,12 @@ def make(
             start = time.perf_counter()
             _optimize(checkpoint, recipe, original, calibration, artifact)
             seconds = time.perf_counter() - start
-        return {"optimize_seconds": seconds, **size.measure(checkpoint, artifact)}
+        alone = recipe.remainder(checkpoint.outline)
+        return {
+            "optimize_seconds": seconds,
+            **size.measure(checkpoint, artifact),
+            "untouched_ratio": alone.ratio if alone else None,
+        }
 
 
 def _optimize(
@@ -61,9 +68,15 @@ def _optimize(
         log.info("carried over as they are, the model does not know them: %s", ", ".join(checkpoint.unknown))
     if checkpoint.missing:
         log.warning("not in the original, random whenever it is loaded: %s", ", ".join(checkpoint.missing))
+    alone = recipe.remainder(checkpoint.outline)
+    if alone:
+        log.info("%.1f %% of the weight bytes are changed by no stage but cast", 100 * alone.ratio)
+        for each in alone.weights[:_LOGGED]:
+            log.info("left alone: %s", each)
     environment = recipe.environment
     texts = calibrated(calibration, checkpoint, environment) if calibration else None
-    write(recipe.staged(checkpoint, original, log.info), artifact, threads=environment.threads, calibration=texts)
+    staged = recipe.staged(checkpoint, original, log.info)
+    write(staged, artifact, threads=environment.threads, calibration=texts, alone=alone)
 
 
 def _seconds(artifact: Path) -> float | None:

@@ -161,7 +161,8 @@ def _store(plan: Plan, out: Path, row: Row) -> Row:
         row = _judged(plan, row)
         if row.artifact:
             artifact = out / row.artifact
-            write_card(artifact, read_manifest(artifact), plan.recipe.made_by(), row)
+            alone = plan.recipe.remainder(plan.source.checkpoint.outline)
+            write_card(artifact, read_manifest(artifact), plan.recipe.made_by(), row, alone)
     store.write_row(out, row)
     return row
 

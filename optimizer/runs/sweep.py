@@ -56,6 +56,7 @@ def _sweep(
     rows: dict[str, Row] = {}
     plans: dict[str, Plan] = {}
     to_do: list[Plan] = []
+    told: set[str] = set()
     for recipe, plan in zip(recipes, plan_all(recipes, out), strict=True):
         _warn(recipe, say)
         if isinstance(plan, OptimizerError):
@@ -74,8 +75,7 @@ def _sweep(
         if isinstance(plan, Plan):
             plans[plan.run_id] = plan
             forget_failure(recipe, out)
-            for line in plan.recipe.left_out:
-                say(f"{plan.run_id}: {line}")
+            _remark(plan, told, say)
         rows[row.run_id] = row
     store.follow(out)
     if settle:
@@ -168,6 +168,16 @@ def _make_good(rows: dict[str, Row], plans: dict[str, Plan], out: Path, keep: Ke
         for row in front(rows.values()):
             if not row.artifact:
                 rows[row.run_id] = run_plan(plans[row.run_id], out)
+
+
+def _remark(plan: Plan, told: set[str], say: Say) -> None:
+    """Say once what a recipe leaves out of this model, and what of it its stages leave alone if that is much."""
+    alone = plan.recipe.remainder(plan.source.checkpoint.outline)
+    for remark in (*plan.recipe.left_out, alone.warning if alone else None):
+        line = f"{plan.recipe.name} on {plan.source.original.name}: {remark}"
+        if remark is not None and line not in told:
+            say(line)
+            told.add(line)
 
 
 def _warn(recipe: Recipe, say: Say) -> None:

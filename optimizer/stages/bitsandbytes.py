@@ -46,7 +46,7 @@ class Bitsandbytes(Stage):
         """Chooses the modules by their place and shape; config.json names all others."""
         chosen, kept = self._choice(before, routed)
         if not chosen:
-            reasons = "".join(f" ({name}: {reason})" for name, reason in list(kept.items())[:1])
+            reasons = "".join(f" ({routed[name].module}: {reason})" for name, reason in list(kept.items())[:1])
             raise NothingToDo(f"no linear layer is left to quantize{reasons}")
         skipped = _skips(before, chosen)
         dtype = _rest_dtype(before, chosen.values())
@@ -66,7 +66,7 @@ class Bitsandbytes(Stage):
     def prepare(self, weights: Weights, context: Context) -> Transform:
         """Needs no pass over the weights; the log names those kept as they are."""
         chosen, kept = self._choice(context.outline, context.routed)
-        for module, reason in kept.items():
+        for module, reason in {context.routed[name].module: reason for name, reason in kept.items()}.items():
             context.log(f"bitsandbytes: {module} stays as it is: {reason}")
         names = {entry.name for entry in chosen.values()}
         dtype = _rest_dtype(context.outline, chosen.values())
@@ -81,18 +81,25 @@ class Bitsandbytes(Stage):
 
         return transform
 
+    def leaves_alone(self, before: Outline, routed: Mapping[str, Place]) -> Mapping[str, str]:
+        """All but the chosen weights."""
+        chosen, kept = self._choice(before, routed)
+        others = routed.keys() - {entry.name for entry in chosen.values()}
+        return dict.fromkeys(others, "bitsandbytes is for linear layers") | kept
+
     def _choice(self, outline: Outline, routed: Mapping[str, Place]) -> tuple[dict[str, Entry], dict[str, str]]:
-        """The weights to quantize, and why others of the routed ones stay as they are; both by their modules."""
+        """The weights to quantize by their modules, and why other linear ones stay as they are, by their names."""
         chosen: dict[str, Entry] = {}
         kept: dict[str, str] = {}
         for name, place in routed.items():
-            if place.role == "linear" and place.module in outline.linear:
-                reason = outline.linear[place.module] or self._misfit(outline.entries[name].shape, place.input_axis)
+            if place.role == "linear":
+                reason = outline.linear.get(place.module, "transformers quantizes no layer of its kind")
+                reason = reason or self._misfit(outline.entries[name].shape, place.input_axis)
                 if reason:
-                    kept[place.module] = reason
+                    kept[name] = reason
                 else:
                     chosen[place.module] = outline.entries[name]
-        return chosen, dict(sorted(kept.items()))
+        return chosen, dict(sorted(kept.items(), key=lambda item: routed[item[0]].module))
 
     def _misfit(self, shape: tuple[int, ...], input_axis: int) -> str | None:
         """Why a matrix cannot be quantized, None if it can."""

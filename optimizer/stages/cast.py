@@ -22,6 +22,7 @@ class Cast(Stage):
     kind: ClassVar[str] = "cast"
     default_roles: ClassVar[tuple[Role, ...]] = ROLES
     needs_floats: ClassVar[bool] = False
+    only_casts: ClassVar[bool] = True
 
     dtype: Literal["float16", "bfloat16"] = "float16"
     compute: Literal["float32", "stored", "auto"] = "float32"

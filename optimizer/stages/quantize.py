@@ -51,8 +51,8 @@ class Quantize(Stage):
 
     def outline(self, before: Outline, routed: Mapping[str, Place]) -> Outline:
         """Matrices become codes, of a length that groups must divide."""
-        entries = (before.entries[name] for name in routed)
-        matrices = [entry for entry in entries if len(entry.shape) == 2 and entry.dtype.is_floating_point]
+        alone = self.leaves_alone(before, routed)
+        matrices = [before.entries[name] for name in routed if name not in alone]
         for entry in matrices:
             if self.group is not None and entry.values and entry.shape[1] % self.group:
                 raise StageError(
@@ -61,6 +61,15 @@ class Quantize(Stage):
                 )
         quantized = Quantized(self._stored_bits(), fixed=False)
         return before.with_entries(replace(entry, quantized=quantized) for entry in matrices)
+
+    def leaves_alone(self, before: Outline, routed: Mapping[str, Place]) -> Mapping[str, str]:
+        """What is no matrix of floats."""
+        entries = (before.entries[name] for name in routed)
+        return {
+            entry.name: f"quantize is for matrices, it has {len(entry.shape)} axes in {entry.dtype}"
+            for entry in entries
+            if len(entry.shape) != 2 or not entry.dtype.is_floating_point
+        }
 
     def _stored_bits(self) -> float:
         """The codes' own bits and their scales', or the entropy of a normal distribution."""

@@ -44,13 +44,14 @@ class Stage(Settings):
     """Frozen settings whose fields are the stage's YAML keys; a stage states what differs from this one.
 
     `default_roles` are what it is for unless its step says; `packages` what it needs installed; `needs_floats` says
-    that it cannot work on the codes that another stage left.
+    that it cannot work on the codes that another stage left; `only_casts` that it changes no more than dtypes.
     """
 
     kind: ClassVar[str]
     default_roles: ClassVar[tuple[Role, ...]] = ("linear",)
     packages: ClassVar[tuple[str, ...]] = ()
     needs_floats: ClassVar[bool] = True
+    only_casts: ClassVar[bool] = False
     knob: ClassVar[Knob | None] = None
 
     def outline(self, before: Outline, routed: Mapping[str, Place]) -> Outline:
@@ -59,6 +60,10 @@ class Stage(Settings):
         Raises StageError for a model that the stage does not fit.
         """
         return before
+
+    def leaves_alone(self, before: Outline, routed: Mapping[str, Place]) -> Mapping[str, str]:
+        """Those of the routed weights that it leaves as they are, each with the reason."""
+        return {}
 
     def check(self, last: Outline) -> None:
         """Raise StageError where later stages leave a model with which this one cannot keep what its settings say."""

@@ -17,6 +17,7 @@ def test_every_column_is_in_one_group_and_groups_keep_the_order() -> None:
         "bits_per_parameter",
         "sparsity",
         "peak_memory_mb",
+        "untouched_ratio",
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from command_line import rows
 from transformers import PreTrainedModel
 
 import optimizer as package
@@ -107,6 +108,46 @@ def test_debug_shows_where_the_runs_process_failed(
     assert code == 1
     assert said.count("classifier.weight: its largest value 1e+06 is beyond float16's") >= 2
     assert "stages/cast.py" in said  # the line of the child that raised it
+
+
+def test_experts_that_bitsandbytes_does_not_hold_are_told_on_screen_in_row_log_and_card(
+    optimizer: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    model = tiny.mixtral()
+    original = tiny.save(model, tmp_path / "moe")
+    code, _, said = optimizer("recipe=int8", "model=local", f"model.path={original}", "evaluation=none")
+    assert code == 0, said
+    held = sum(parameter.numel() for name, parameter in model.named_parameters() if "self_attn" in name)
+    every = sum(parameter.numel() for parameter in model.parameters())
+    (row,) = rows(tmp_path / "outputs")
+    assert float(row["untouched_ratio"]) == pytest.approx(1 - held / every)
+    reason = "transformers quantizes no layer of its kind"
+    norms = sum(parameter.numel() for name, parameter in model.named_parameters() if "norm" in name)
+    router = sum(parameter.numel() for name, parameter in model.named_parameters() if "mlp.gate" in name)
+    share = f"{(every - held - norms - router) / (every - norms - router):.0%}"
+    assert (
+        f"int8 on moe: its stages leave {share} of the bytes of linear weights and embeddings alone, "
+        f"the most in model.layers.0.mlp.experts: {reason}" in said
+    )
+    (run,) = (tmp_path / "outputs" / "runs").iterdir()
+    table = (run / "artifact" / "README.md").read_text().partition("## Left alone")[2]
+    largest = next(line for line in table.splitlines() if "mlp.experts" in line)
+    assert largest == f"| model.layers.0.mlp.experts | 8 | 128 x 64 | {8 * 128 * 64 * 4} | {reason} |"
+    assert table.index("128 x 64") < table.index("model.embed_tokens")
+    log = (run / "run.log").read_text()
+    assert f"left alone: model.layers.0.mlp.experts, 8 of 128 x 64, {8 * 128 * 64 * 4} bytes: {reason}" in log
+
+
+@pytest.mark.parametrize(("recipe", "ratio"), [("fp16", 1.0), ("balanced", None)])
+def test_the_screen_is_silent_where_little_or_nothing_was_to_be_changed(
+    optimizer: Callable[..., tuple[int, str, str]], tmp_path: Path, recipe: str, ratio: float | None
+) -> None:
+    original = tiny.save(tiny.bert(), tmp_path / "model")
+    code, _, said = optimizer(f"recipe={recipe}", "model=local", f"model.path={original}", "evaluation=none")
+    assert code == 0, said
+    assert "alone" not in said
+    (row,) = rows(tmp_path / "outputs")
+    assert float(row["untouched_ratio"]) == ratio or 0 < float(row["untouched_ratio"]) < 0.05
 
 
 def _answer(model: PreTrainedModel, inputs: dict[str, Any]) -> torch.Tensor:
