@@ -38,7 +38,7 @@ class Packed(Safetensors):
     def store(self, weight: Weight, threads: int) -> torch.Tensor:
         """A payload for matrices that the plug-in meets, else the values."""
         values = weight.codes.values if weight.codes else weight.tensor
-        if weight.module is None or values.ndim < _MATRIX or not weight.name.endswith("weight"):
+        if not _is_packed(weight.name, values.ndim, known=weight.module is not None):
             return weight.tensor
         return pack(weight, threads)
 
@@ -58,8 +58,11 @@ class Packed(Safetensors):
         return config | {"quantization_config": marker}
 
     def bits(self, entry: Entry) -> float:
-        """Those of its codes, else of its dtype: not all zeros are counted on to save something."""
-        if entry.quantized is None:
+        """Those of its codes where they are packed, else of its dtype: no zeros are counted on to save something."""
+        fixed = entry.quantized is not None and entry.quantized.fixed
+        if entry.quantized is None or not (
+            fixed or _is_packed(entry.name, len(entry.shape), known=entry.place is not None)
+        ):
             return entry.plain_bits
         return min(entry.quantized.bits, entry.plain_bits)
 
@@ -93,3 +96,8 @@ class Packed(Safetensors):
                 raise ArtifactError(f"{shard.path}: {name}: cannot be unpacked: {error}") from None
             plain = dtype is not None and tensor.is_floating_point() and name.endswith(".weight")
             yield name, tensor.to(dtype) if plain else tensor
+
+
+def _is_packed(name: str, axes: int, *, known: bool) -> bool:
+    """Whether the plug-in meets a tensor when it is loaded."""
+    return known and axes >= _MATRIX and name.endswith("weight")

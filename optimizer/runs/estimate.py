@@ -5,16 +5,21 @@ from optimizer.model.checkpoint import Checkpoint, model_files, weight_bytes
 from optimizer.recipe import Recipe
 from optimizer.stages import staging
 
-_MARGIN = 1.1  # scales, headers, layers that a stage must leave alone
+_MARGIN = 1.1  # scales of rows, what a code takes beyond its entropy
+_RECORD = 64 << 10  # manifest, card, recipe.yaml, what config.json gains
+_HEADER = 512  # a tensor's line in its file's header, its payload's tables
+_LAYOUT = 4 << 10  # what a library stores beside a matrix: tables, a description, each with its own name
 _PICKLED_BITS = 32
 
 
 def artifact_bytes(original: Checkpoint, recipe: Recipe) -> int:
-    """About how many bytes the artifact's files will take, rather too many; from outlines alone."""
+    """An upper bound of the bytes of the artifact's files, near in large models; from outlines alone."""
     format_ = FORMATS[recipe.output.format]
     entries = staging.last(original.outline, recipe.laid(original.outline)).entries.values()
     bits = sum(entry.values * format_.bits(entry) for entry in entries)
+    around = sum(_HEADER + (_LAYOUT if entry.quantized and entry.quantized.fixed else 0) for entry in entries)
     if recipe.output.also_pt:
-        bits += _PICKLED_BITS * sum(entry.values for entry in entries)
+        bits += sum(entry.values * max(entry.plain_bits, _PICKLED_BITS) for entry in entries)
+        around *= 2
     files = sum(path.stat().st_size for path in model_files(original.directory))
-    return int(bits / 8 * _MARGIN) + files - weight_bytes(original.directory)
+    return int(bits / 8 * _MARGIN) + around + _RECORD + files - weight_bytes(original.directory)
