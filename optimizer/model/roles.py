@@ -9,6 +9,7 @@ from transformers.pytorch_utils import Conv1D
 from optimizer.model import internals
 from optimizer.model.weight import Place, Role
 
+_PROJECTIONS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")  # of nn.MultiheadAttention
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
@@ -62,6 +63,8 @@ def _role(module: nn.Module, leaf: str) -> Role:
         return "bias"
     if "Norm" in type(module).__name__:
         return "norm"
+    if isinstance(module, nn.MultiheadAttention) and leaf in _PROJECTIONS:
+        return "linear"
     if leaf != "weight":
         return "other"
     if _is_linear(module):

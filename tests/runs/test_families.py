@@ -8,6 +8,7 @@ import pytest
 import tiny
 import torch
 from command_line import rows
+from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 import optimizer as package
@@ -46,6 +47,20 @@ def test_torchs_own_attention_keeps_its_output(tmp_path: Path, recipe: str, form
     model = package.load(tmp_path / "artifact")
     assert model.get_submodule(kept).weight.is_floating_point()
     assert _answer(model, IMAGE).isfinite().all()
+
+
+def test_torchs_own_attention_is_pruned_and_quantized_like_any_matrix(tmp_path: Path) -> None:
+    original = tiny.save(tiny.siglip(), tmp_path / "model")
+    name = "vision_model.head.attention.in_proj_weight"
+    pruned = tiny.values(tiny.staged(original, {"prune": {"amount": 0.5}}))[name]
+    assert (pruned == 0).sum() == pruned.numel() // 2
+    stages = {"quantize": {"bits": 4}}
+    expected = tiny.values(tiny.staged(original, stages))[name]
+    assert len(expected[0].unique()) <= 15
+    tiny.optimize(original, tmp_path / "artifact", stages, format="packed")
+    assert torch.equal(package.load(tmp_path / "artifact").get_parameter(name), expected)
+    stored = load_file(tmp_path / "artifact" / "model.safetensors")[name]
+    assert stored.numel() < expected.numel()
 
 
 def test_what_is_left_out_is_said_and_the_recipe_of_the_run_gives_it_again(
