@@ -11,7 +11,7 @@ import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -76,10 +76,15 @@ def quantize(
     excluded = _excluded(source, exclude)
     if precision == "int8" and not calibration:
         raise RecipeError("precision: int8 needs calibration texts; write data.calibration=FILE")
-    if precision == "int8":
-        _static(source, target, calibration, excluded)
-    else:
-        _dynamic(source, target, excluded)
+    # NNCF knows no constant but an initializer, which this makes of them all.
+    preprocess = importlib.import_module("onnxruntime.quantization.shape_inference").quant_pre_process
+    with quiet(), tempfile.TemporaryDirectory() as folder:
+        prepared = Path(folder) / GRAPH
+        preprocess(source, prepared, skip_symbolic_shape=True)
+        if precision == "int8":
+            _static(prepared, target, calibration, excluded)
+        else:
+            _dynamic(prepared, target, excluded)
 
 
 def _static(source: Path, target: Path, calibration: Sequence[Mapping[str, Tensor]], excluded: list[str]) -> None:
@@ -90,33 +95,34 @@ def _static(source: Path, target: Path, calibration: Sequence[Mapping[str, Tenso
     names = [one.name for one in graph.graph.input]
     texts = [{name: np.ascontiguousarray(text[name].numpy()) for name in names} for text in calibration]
     overflow = nncf.OverflowFix.ENABLE if saturates() else nncf.OverflowFix.DISABLE
-    with quiet():
-        quantized = nncf.quantize(
-            graph,
-            nncf.Dataset(texts),
-            subset_size=len(texts),
-            model_type=nncf.ModelType.TRANSFORMER,
-            ignored_scope=nncf.IgnoredScope(names=excluded, validate=False),
-            advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=overflow),
-        )
+    quantized = nncf.quantize(
+        graph,
+        nncf.Dataset(texts),
+        subset_size=len(texts),
+        model_type=nncf.ModelType.TRANSFORMER,
+        ignored_scope=nncf.IgnoredScope(names=[*excluded, *_stacks(graph)], validate=False),
+        advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=overflow),
+    )
     del quantized.metadata_props[:]  # what NNCF notes of its settings
     onnx.save(quantized, target)
 
 
 def _dynamic(source: Path, target: Path, excluded: list[str]) -> None:
     ort = importlib.import_module("onnxruntime.quantization")
-    preprocess = importlib.import_module("onnxruntime.quantization.shape_inference").quant_pre_process
-    with quiet(), tempfile.TemporaryDirectory() as folder:
-        prepared = Path(folder) / GRAPH
-        preprocess(source, prepared, skip_symbolic_shape=True)
-        ort.quantize_dynamic(
-            prepared,
-            target,
-            per_channel=True,
-            reduce_range=saturates(),
-            weight_type=ort.QuantType.QInt8,
-            nodes_to_exclude=excluded,
-        )
+    ort.quantize_dynamic(
+        source,
+        target,
+        per_channel=True,
+        reduce_range=saturates(),
+        weight_type=ort.QuantType.QInt8,
+        nodes_to_exclude=excluded,
+    )
+
+
+def _stacks(graph: Any) -> list[str]:
+    """Nodes that multiply by a constant stack of matrices (DeBERTa's positions): ONNX Runtime fails on its scales."""
+    stacked = {tensor.name for tensor in graph.graph.initializer if len(tensor.dims) > 2}
+    return [node.name for node in graph.graph.node if node.op_type == "MatMul" and stacked & {*node.input}]
 
 
 def _free_axes(wrapped: Flat, inputs: tuple[Tensor, ...]) -> dict[str, dict[int, str]]:

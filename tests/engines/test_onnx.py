@@ -13,8 +13,10 @@ pytest.importorskip("nncf", reason="needs the extra onnx")
 
 from optimizer.engines.onnx import GRAPH, Precision, convert, quantize
 from optimizer.engines.onnx_runnable import OnnxRunnable
+from optimizer.engines.reduce import Exported, reduce
 from optimizer.errors import ArtifactError, RecipeError
 from optimizer.model.task import Task
+from tests.engines.families import deberta
 from tests.engines.models import SHAPES, calibration, difference, example_inputs, inputs, model_of
 
 ENCODERS: list[Task] = [
@@ -53,6 +55,21 @@ def test_precisions_come_close(precision: Precision, tmp_path: Path, tiny_model:
         expected = model(**given).logits
     apart = (engine(**given).logits - expected).abs().mean() / expected.std()
     assert 0 < apart < {"int8": 0.25, "int8_dynamic": 0.15}[precision]
+
+
+@pytest.mark.parametrize("reduced", [True, False])
+def test_positions_of_deberta_beside_int8(reduced: bool, tmp_path: Path) -> None:
+    model = deberta(initializer_range=0.1)
+    task: Task = "sequence-classification"
+    module = reduce(model, task, lambda line: None) if reduced else Exported(model, task)
+    texts = [{name: text[name] for name in module.inputs} for text in (example_inputs(), *calibration())]
+    convert(module, texts[0], tmp_path / "plain.onnx")
+    quantize(tmp_path / "plain.onnx", tmp_path / GRAPH, "int8", texts[1:])
+    engine = OnnxRunnable(tmp_path / GRAPH, model.config, threads=1)
+    given = inputs([12, 4, 7, 9, 9, 3])
+    with torch.no_grad():
+        expected = model(**given).logits
+    assert 0 < (engine(**given).logits - expected).abs().mean() / expected.std() < 0.25
 
 
 @pytest.mark.parametrize("precision", get_args(Precision))
