@@ -26,8 +26,8 @@ _NAMED = 8  # operations in a line of the log
 class Likeness:
     """How answers are asked for and compared, as they are where the artifact is measured.
 
-    `ask` gives a model's logits for a batch, `[rows, …, classes]`; of two such `agrees` gives the rows that decide
-    alike, `[rows]`, and `divergence` KL(first || second) of each row in nats, `[rows]`.
+    `ask` gives a model's logits for a batch, `[rows, …, classes]`; of two such `agrees` says of each row whether it is
+    decided alike, `[rows]`, of vectors their cosine; `divergence` how far apart it is, of classes KL(first || second).
     """
 
     ask: Callable[[Runnable, Batch], Tensor]
@@ -70,11 +70,11 @@ class Answers:
         return Answers(chosen, self._likeness, self._model)
 
     def agreement(self, model: Runnable) -> float:
-        """The share of the answers of a graph that are the float graph's."""
+        """The share of the answers of a graph that are the float graph's; of vectors their mean cosine."""
         return torch.cat([*self._of_each(model, self._likeness.agrees)]).double().mean().item()
 
     def divergence(self, model: Runnable) -> float:
-        """The mean divergence of a graph's answers from the float graph's, in nats."""
+        """How far a graph's answers are from the float graph's, in the mean."""
         return torch.cat([*self._of_each(model, self._likeness.divergence)]).double().mean().item()
 
     def _of_each(self, model: Runnable, compare: Callable[[Tensor, Tensor], Tensor]) -> Iterable[Tensor]:

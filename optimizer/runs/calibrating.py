@@ -9,7 +9,7 @@ from torch import Tensor
 from optimizer.data.calibration import Calibration
 from optimizer.engines.mixed_precision import Likeness
 from optimizer.errors import EvaluationError
-from optimizer.evaluation.agreement import agrees, divergence
+from optimizer.evaluation.agreement import agrees, cosine, divergence
 from optimizer.evaluation.inputs import prepare
 from optimizer.evaluation.job import Environment
 from optimizer.evaluation.predict import decision, predict
@@ -46,6 +46,8 @@ def likeness(task: Task, config: Any) -> Likeness:
     def ask(model: Runnable, batch: dict[str, Tensor]) -> Tensor:
         return predict(task, model, batch).logits
 
+    if decides == "vector":
+        return Likeness(ask, agrees=cosine, divergence=lambda one, other: 1 - cosine(one, other))
     return Likeness(
         ask,
         agrees=lambda one, other: agrees(one, other, decides),

@@ -87,8 +87,9 @@ def _check_measured(recipe: Recipe, source: Source) -> None:
             if lacking.get(need):
                 raise RecipeError(f"gates.{gate}: {_LACKING[need].format(gate)}")
     engine = recipe.output.engine_settings
-    if lacking["decision"] and isinstance(engine, EngineSettings) and engine.agreement is not None:
-        raise RecipeError("engine.agreement: this model decides on no label, so it has no agreement; remove it")
+    numbers = decision(checkpoint.task, checkpoint.model.config) == "number"
+    if numbers and isinstance(engine, EngineSettings) and engine.agreement is not None:
+        raise RecipeError("engine.agreement: this model decides on no label and gives no embedding; remove it")
 
 
 def _run_id(recipe: Recipe, source: Source) -> str:

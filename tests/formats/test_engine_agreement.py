@@ -113,8 +113,11 @@ def test_int8_that_agrees_stays_as_it_is(run: Callable[..., Any], tiny_model: Ca
         assert (plain / name).read_bytes() == (mixed / name).read_bytes()
 
 
-@pytest.mark.parametrize("task", ["token-classification", "question-answering"])
-def test_tokens_and_spans_are_answers_too(run: Callable[..., Any], tiny_model: Callable[..., Path], task: Task) -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["token-classification", "question-answering", "encoder"])
+def test_tokens_spans_and_embeddings_are_answers_too(
+    run: Callable[..., Any], tiny_model: Callable[..., Path], task: Task
+) -> None:
     _, (line,), _ = run(tiny_model(task), "openvino", 0.5)
     assert line.endswith("on the 80 calibration texts, all in int8")
 
@@ -129,13 +132,15 @@ def test_an_agreement_is_for_int8(tmp_path: Path, format: str) -> None:
     assert str(caught.value) == "engine: agreement is for precision: int8, not for float32; remove one of the two"
 
 
-def test_a_model_that_chooses_nothing_is_refused(tiny_model: Callable[..., Path], texts: Path, tmp_path: Path) -> None:
+def test_a_model_that_answers_with_numbers_is_refused(
+    tiny_model: Callable[..., Path], texts: Path, tmp_path: Path
+) -> None:
     recipe = {
-        "model": {"path": str(tiny_model("encoder"))},
+        "model": {"path": str(tiny_model("sequence-classification", tmp_path / "model", num_labels=1))},
         "data": {"path": str(texts)},
         "format": "openvino",
         "engine": {"precision": "int8", "agreement": 0.99},
     }
     with pytest.raises(OptimizerError) as caught:
         optimizer.run(recipe, out=tmp_path / "out")
-    assert str(caught.value) == "engine.agreement: this model decides on no label, so it has no agreement; remove it"
+    assert str(caught.value) == ("engine.agreement: this model decides on no label and gives no embedding; remove it")
