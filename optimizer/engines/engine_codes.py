@@ -57,14 +57,10 @@ def hand_codes_to_engine(graph: Any, readers: Mapping[str, Codes]) -> int:
     """
     replaced = 0
     for reader, codes, (constant, scale) in _int8_weights(graph, readers):
-        if (
-            not _holds(codes)
-            or _column_scale(reader, codes) is not None
-            or tuple(scale.shape) != (len(codes.values), 1)
-        ):
+        if not holds(codes) or _column_scale(reader, codes) is not None or tuple(scale.shape) != (len(codes.values), 1):
             continue
         source = _source(reader, constant)
-        source.replace(_restored(codes, source.get_node()).output(0))
+        source.replace(restored(codes, source.get_node()).output(0))
         replaced += 1
     return replaced
 
@@ -92,7 +88,8 @@ def _is_matrix(node: Any) -> bool:
     )
 
 
-def _holds(codes: Codes) -> bool:
+def holds(codes: Codes) -> bool:
+    """Whether a graph's int8 weights can be these codes as they are."""
     return codes.scale.ndim in (0, 2) and int(codes.values.abs().max()) <= LARGEST
 
 
@@ -104,13 +101,13 @@ def _int8_weights(graph: Any, readers: Mapping[str, Codes]) -> list[tuple[Any, C
         if codes is None:
             continue
         for source in reader.input_values():
-            constants = _constants(source.get_node())
+            constants = int8_constants(source.get_node())
             if constants is not None and tuple(constants[0].shape) == tuple(codes.values.shape):
                 found.append((reader, codes, constants))
     return found
 
 
-def _constants(node: Any) -> tuple[Any, Any] | None:
+def int8_constants(node: Any) -> tuple[Any, Any] | None:
     """The int8 constant and the scales that an operation multiplies, if it does; seen through a Convert."""
     if node.get_type_name() == "Convert":
         node = node.input_value(0).get_node()
@@ -138,10 +135,12 @@ def _column_scale(reader: Any, codes: Codes) -> Array | None:
 
 def _source(reader: Any, constant: Any) -> Any:
     """The output that an operation reads, and that restores int8 weights."""
-    return next(source for source in reader.input_values() if (_constants(source.get_node()) or (None,))[0] == constant)
+    return next(
+        source for source in reader.input_values() if (int8_constants(source.get_node()) or (None,))[0] == constant
+    )
 
 
-def _restored(codes: Codes, before: Any) -> Any:
+def restored(codes: Codes, before: Any) -> Any:
     """The operation that restores codes in float32, under the name of that which it replaces."""
     opset = openvino().opset13
     scale = np.ascontiguousarray(codes.scale.float().expand(len(codes.values), 1).numpy())

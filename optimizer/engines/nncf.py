@@ -23,10 +23,13 @@ def openvino() -> Any:
 @cache
 def nncf() -> Any:
     """The package `nncf`."""
+    loggers = logging.getLoggerClass()
     with _without_telemetry(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what it imports
         package = importlib.import_module("nncf")
-    package.set_log_level(logging.ERROR)
+    logging.setLoggerClass(loggers)  # it makes every later logger one of its own kind
+    # Its own function would set the level of handlers too, those of others among them that listen to it.
+    logging.getLogger("nncf").setLevel(logging.ERROR)
     return package
 
 

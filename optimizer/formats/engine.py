@@ -2,10 +2,10 @@
 
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from optimizer.engines.reduce import Exported, reduce
 from optimizer.engines.runnable import Runnable
@@ -26,12 +26,20 @@ _FLOAT_BITS = 32
 class EngineSettings(Settings):
     """`precision` of the graph; `int8` is calibrated. `exclude` are patterns of the operations that stay in float.
 
-    `reduce` leaves out the work that answers do not need, where that changes none.
+    `reduce` leaves out the work that answers do not need, where that changes none. `agreement` is the share of the
+    calibration texts that an int8 graph has to answer as the float graph does: as many operations are in float again.
     """
 
     precision: str
     exclude: list[str] = Field(default_factory=list)
     reduce: bool = True
+    agreement: float | None = Field(default=None, gt=0, le=1)
+
+    @model_validator(mode="after")
+    def _of_int8(self) -> Self:
+        if self.agreement is not None and self.precision != "int8":
+            raise ValueError(f"agreement is for precision: int8, not for {self.precision}; remove one of the two")
+        return self
 
 
 class Engine:

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import torch
 
+from optimizer.engines.mixed_precision import Likeness
 from optimizer.model.outline import Entry, Outline
 from optimizer.model.runnable import Runnable
 from optimizer.settings import Settings
@@ -17,10 +18,12 @@ from optimizer.stages.staging import Staged
 class Calibrated:
     """Texts to calibrate on: `examples` gives the tokens of each, `[1, tokens]` by the model's names for its inputs.
 
-    `record` is what the manifest says of them and of where they were run through the model.
+    `likeness` is how answers to them are compared, `record` what the manifest says of them and of where they were run
+    through the model.
     """
 
     examples: Callable[[], list[dict[str, torch.Tensor]]]
+    likeness: Likeness
     record: Mapping[str, Any]
 
 

@@ -9,6 +9,8 @@ from typing import Any, ClassVar
 import torch
 
 from optimizer.engines import onnx
+from optimizer.engines.mixed_precision import Answers, fewest_given_back
+from optimizer.engines.onnx_mixed import Mixed
 from optimizer.engines.onnx_runnable import OnnxRunnable
 from optimizer.engines.reduce import Exported
 from optimizer.engines.runnable import Runnable
@@ -21,7 +23,8 @@ from optimizer.stages.staging import Staged
 class OnnxSettings(EngineSettings):
     """`precision` of the graph; `int8` is calibrated, `int8_dynamic` makes answers depend on their neighbours.
 
-    `exclude` are patterns of the nodes that stay in float; `reduce` leaves out the work that answers do not need.
+    `exclude` are patterns of the nodes that stay in float; `reduce` leaves out the work that answers do not need;
+    `agreement` is the share of the calibration texts that an int8 graph has to answer as the float graph does.
     """
 
     precision: onnx.Precision = "int8"
@@ -49,6 +52,8 @@ class Onnx(Engine):
             onnx.convert(module, example(module), plain)
             texts = calibration(context)
             onnx.quantize(plain, directory / onnx.GRAPH, settings.precision, texts, settings.exclude)
+            if settings.agreement is not None:
+                _mix(plain, directory / onnx.GRAPH, module.model.config, texts, context)
 
     def runnable(self, directory: Path, config: Any, threads: int, **options: Any) -> Runnable:
         """A session of so many threads; `streams` as for OnnxRunnable."""
@@ -61,3 +66,21 @@ class Onnx(Engine):
         for tensor in graph.initializer:
             if sum(length > 1 for length in tensor.dims) > 1:
                 yield torch.from_numpy(to_array(tensor).copy())
+
+
+def _mix(plain: Path, graph: Path, config: Any, texts: list[dict[str, torch.Tensor]], context: Context) -> None:
+    """Give as much of the int8 graph at `graph` back to float as the agreement asked for takes."""
+    settings, package = context.settings, importlib.import_module("onnx")
+    assert isinstance(settings, OnnxSettings)
+    assert settings.agreement is not None
+    assert context.calibration is not None
+
+    def run(model: Any) -> OnnxRunnable:
+        tried = plain.with_name("tried.onnx")
+        package.save(model, tried)
+        return OnnxRunnable(tried, config, context.threads, streams=1)
+
+    mixed = Mixed(package.load(graph), package.load(plain))
+    answers = Answers(texts, context.calibration.likeness, OnnxRunnable(plain, config, context.threads, streams=1))
+    chosen = fewest_given_back(mixed.places(), mixed.given_back, run, answers, settings.agreement, context.log)
+    package.save(chosen, graph)

@@ -8,6 +8,8 @@ import torch
 
 from optimizer.engines import openvino
 from optimizer.engines.engine_codes import coded_readers, hand_codes_to_engine
+from optimizer.engines.mixed_precision import Answers, fewest_given_back
+from optimizer.engines.openvino_mixed import Mixed
 from optimizer.engines.openvino_runnable import OpenVINORunnable, read
 from optimizer.engines.reduce import Exported
 from optimizer.engines.runnable import Runnable
@@ -19,12 +21,17 @@ from optimizer.settings import Settings
 from optimizer.stages.staging import Staged
 from optimizer.yaml import load
 
+_ARITHMETIC = {"auto": None, "float32": "f32", "bfloat16": "bf16"}
+"""What OpenVINO is told for `compute`."""
+
 
 class OpenVINOSettings(EngineSettings):
     """`precision` of the graph; `int8` is calibrated. `exclude` are patterns of the operations that stay in float.
 
-    `reduce` leaves out the work that answers do not need, where that changes none. `compute` is the arithmetic of what
-    is not in 8 bits, when `optimizer.load` runs it: `auto` is bfloat16 where the processor multiplies it natively.
+    `reduce` leaves out the work that answers do not need, where that changes none. `agreement` is the share of the
+    calibration texts that an int8 graph has to answer as the float graph does: as many operations are in float again.
+    `compute` is the arithmetic of what is not in 8 bits, when `optimizer.load` runs it: `auto` is bfloat16 where the
+    processor multiplies it natively.
     """
 
     precision: openvino.Precision = "int8"
@@ -67,13 +74,36 @@ def made(module: Exported, staged: Staged, context: Context) -> tuple[Any, dict[
     settings = context.settings
     assert isinstance(settings, EngineSettings)
     graph = openvino.convert(module, example(module))
+    plain = None if settings.agreement is None else graph.clone()
     readers = coded_readers(graph, staged_codes(staged))
     texts = calibration(context)
     graph = openvino.quantize(graph, settings.precision, texts, settings.exclude)  # type: ignore[arg-type]
     if readers:
         count = hand_codes_to_engine(graph, readers)
         context.log(f"{count} of {len(readers)} matrices of codes are the graph's int8 weights as they are")
+    if plain is not None:
+        graph = _mixed(Mixed(graph, plain, readers), plain, module.model.config, texts, context)
     return graph, readers
+
+
+def _mixed(mixed: Mixed, plain: Any, config: Any, texts: list[dict[str, torch.Tensor]], context: Context) -> Any:
+    """The int8 graph with as much in float as the agreement asked for takes, run as the artifact will be."""
+    settings = context.settings
+    assert isinstance(settings, OpenVINOSettings)
+    assert settings.agreement is not None
+    assert context.calibration is not None
+
+    def run(graph: Any, precision: str | None = _ARITHMETIC[settings.compute]) -> OpenVINORunnable:
+        return OpenVINORunnable(graph, config, context.threads, streams=1, inference_precision=precision)
+
+    return fewest_given_back(
+        mixed.places(),
+        mixed.given_back,
+        run,
+        Answers(texts, context.calibration.likeness, run(plain, "f32")),
+        settings.agreement,
+        context.log,
+    )
 
 
 def computed_in(directory: Path) -> dict[str, str]:
@@ -82,7 +112,7 @@ def computed_in(directory: Path) -> dict[str, str]:
         settings = load(directory / "recipe.yaml").get("engine") or {}
     except OSError:  # somebody else's graph
         return {}
-    chosen = {"float32": "f32", "bfloat16": "bf16"}.get(settings.get("compute", "auto"))
+    chosen = _ARITHMETIC[settings.get("compute", "auto")]
     return {"inference_precision": chosen} if chosen else {}
 
 

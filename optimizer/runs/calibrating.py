@@ -7,12 +7,17 @@ import torch
 from torch import Tensor
 
 from optimizer.data.calibration import Calibration
+from optimizer.engines.mixed_precision import Likeness
 from optimizer.errors import EvaluationError
+from optimizer.evaluation.agreement import agrees, cosine, divergence
 from optimizer.evaluation.inputs import prepare
 from optimizer.evaluation.job import Environment
+from optimizer.evaluation.predict import decision, predict
 from optimizer.evaluation.random_inputs import RandomInputs
 from optimizer.formats.format import Calibrated
 from optimizer.model.checkpoint import Checkpoint
+from optimizer.model.runnable import Runnable
+from optimizer.model.task import Task
 from optimizer.processes.processor import described
 
 
@@ -29,7 +34,25 @@ def calibrated(calibration: Calibration, original: Checkpoint, environment: Envi
         tokens = inputs.examples(None).values()
         return [_alone(example) for example in tokens]
 
-    return Calibrated(examples, calibration_record(calibration, environment))
+    return Calibrated(
+        examples, likeness(original.task, original.model.config), calibration_record(calibration, environment)
+    )
+
+
+def likeness(task: Task, config: Any) -> Likeness:
+    """Answers as an evaluation asks for them and compares them; the texts of a batch are of one length."""
+    decides = decision(task, config)
+
+    def ask(model: Runnable, batch: dict[str, Tensor]) -> Tensor:
+        return predict(task, model, batch).logits
+
+    if decides == "vector":
+        return Likeness(ask, agrees=cosine, divergence=lambda one, other: 1 - cosine(one, other))
+    return Likeness(
+        ask,
+        agrees=lambda one, other: agrees(one, other, decides),
+        divergence=lambda one, other: divergence(one, other, decides),
+    )
 
 
 def _alone(example: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ import torch
 from optimizer.artifact.manifest import versions
 from optimizer.errors import OptimizerError, RecipeError
 from optimizer.evaluation.predict import decision
+from optimizer.formats.engine import EngineSettings
 from optimizer.model.locate import name_of
 from optimizer.processes.processor import described
 from optimizer.recipe import Recipe
@@ -42,7 +43,7 @@ def plan(recipe: Recipe, sources: Sources | None = None) -> Plan:
     """
     source = (sources or Sources()).of(recipe.model, recipe.data, calibrated=recipe.calibrated)
     recipe = recipe.fitted(source.checkpoint.outline)
-    _check_gates(recipe, source)
+    _check_measured(recipe, source)
     if recipe.environment.device != "cpu" and not torch.cuda.is_available():
         raise RecipeError(f"device: '{recipe.environment.device}' is not there; write device=cpu")
     return Plan(recipe, source, _run_id(recipe, source))
@@ -74,8 +75,8 @@ def _plan(recipe: Recipe, sources: Sources) -> Plan | OptimizerError:
         return error
 
 
-def _check_gates(recipe: Recipe, source: Source) -> None:
-    """Refuse a gate whose figure this model on these texts does not have."""
+def _check_measured(recipe: Recipe, source: Source) -> None:
+    """Refuse a gate, or an agreement asked of an engine, that this model on these texts does not have."""
     checkpoint = source.checkpoint
     lacking = {
         "labels": not source.has_labels,
@@ -85,6 +86,10 @@ def _check_gates(recipe: Recipe, source: Source) -> None:
         for need in GATES[gate].needs:
             if lacking.get(need):
                 raise RecipeError(f"gates.{gate}: {_LACKING[need].format(gate)}")
+    engine = recipe.output.engine_settings
+    numbers = decision(checkpoint.task, checkpoint.model.config) == "number"
+    if numbers and isinstance(engine, EngineSettings) and engine.agreement is not None:
+        raise RecipeError("engine.agreement: this model decides on no label and gives no embedding; remove it")
 
 
 def _run_id(recipe: Recipe, source: Source) -> str:

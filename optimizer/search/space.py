@@ -139,16 +139,21 @@ def itself(recipe: Mapping[str, Any], goal: Search) -> Recipe:
 def changed(recipe: Mapping[str, Any], values: Mapping[str, Any], *, installed: bool = True) -> Recipe:
     """The recipe without its key `search`, with a value for some of the dotted keys that `own_values` gives.
 
+    That of `engine` is several settings, which replace those alone.
+
     Errors as of `parse`.
     """
     plain = {key: value for key, value in recipe.items() if key != "search"}
     for key, value in values.items():
         place, _, setting = key.rpartition(".")
+        if key == "engine" or place == "engine":
+            several = value if key == "engine" else {setting: value}
+            if not isinstance(several, Mapping):
+                raise RecipeError(f"engine: {value!r}: expected settings that go together; write {{precision: int8}}")
+            plain["engine"] = {**(plain.get("engine") or {}), **several}
+            continue
         if not place:
             plain[setting] = value
-            continue
-        if place == "engine":
-            plain["engine"] = {**(plain.get("engine") or {}), setting: value}
             continue
         stages = {str(label): stage for label, stage in plain["stages"].items()}
         label = place.removeprefix("stages.")
@@ -163,7 +168,10 @@ def own_values(recipe: Recipe) -> dict[str, Any]:
         values = step.stage.model_dump() | step.routing.model_dump()
         own |= {f"stages.{step.label}.{setting}": value for setting, value in values.items()}
     engine = recipe.output.engine_settings
-    return own | {f"engine.{setting}": value for setting, value in (engine.model_dump() if engine else {}).items()}
+    if engine is None:
+        return own
+    settings = engine.model_dump()
+    return own | {"engine": settings} | {f"engine.{setting}": value for setting, value in settings.items()}
 
 
 class Grid(NamedTuple):

@@ -181,8 +181,9 @@ def test_faults_are_one_line(tmp_path: Path, tiny_model: Callable[..., Path]) ->
 
 
 def test_sends_nothing_and_leaves_nothing_at_home(tmp_path: Path) -> None:
-    program = "from optimizer.engines.nncf import nncf, openvino; openvino(); nncf(); import sys; " + (
-        "assert not [name for name in sys.modules if name.startswith('openvino_telemetry')]"
+    program = "from optimizer.engines.nncf import nncf, openvino; openvino(); nncf(); import logging, sys; " + (
+        "assert not [name for name in sys.modules if name.startswith('openvino_telemetry')]; "
+        "assert logging.getLoggerClass() is logging.Logger"
     )
     environment = {**os.environ, "HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)

@@ -13,7 +13,8 @@ from optimizer.errors import RecipeError
 from optimizer.recipe import Recipe
 from optimizer.rows.gates import missed_gates
 from optimizer.rows.row import Row
-from optimizer.search import search, settings
+from optimizer.search import search, settings, space
+from optimizer.search.space import grid_of
 
 SPEEDS = {"int8": 6.0, "int8_weights": 4.0, "bfloat16": 3.0, "float32": 2.0}
 RECIPE: dict[str, Any] = {
@@ -173,6 +174,8 @@ def test_without_any_engine_it_is_refused_in_one_line(tmp_path: Path, without) -
         ({"engine.precison": ["int8"]}, "unknown key 'engine.precison'; did you mean 'engine.precision'?"),
         ({"model.path": ["a", "b"]}, "search.ranges: unknown key 'model.path'; "),
         ({"engine.precision": []}, ".engine.precision: []: expected a range or choices"),
+        ({"engine": ["int8"]}, "search.ranges.engine: engine: 'int8': expected settings that go together; write {pre"),
+        ({"engine": [{"precison": "int8"}]}, "search.ranges.engine: engine: unknown key 'precison'; did you mean"),
     ],
 )
 def test_a_choice_that_no_combination_can_have_is_refused(tmp_path: Path, ranges: Any, line: str) -> None:
@@ -184,7 +187,17 @@ def test_a_choice_that_no_combination_can_have_is_refused(tmp_path: Path, ranges
 
 
 def test_the_fastest_is_sought_among_the_engines_and_their_precisions() -> None:
-    recipe = optimizer.compose("recipe=fastest", "evaluation.batch_size=1")
+    recipe = optimizer.compose("recipe=fastest", "evaluation.batch_size=1", "engine.exclude=[head]")
     found = settings(recipe)
     assert (found.maximize, found.by, found.trials) == ("speedup", "grid", 6)
     assert recipe["gates"]["agreement"] == 0.99
+    tried = [space.changed(recipe, values).output for values in grid_of(recipe, found).combinations]
+    assert [(one.format, one.engine.get("precision"), one.engine.get("agreement")) for one in tried] == [
+        ("openvino", "int8", 0.995),
+        ("openvino", "int8_weights", None),
+        ("openvino", "bfloat16", None),
+        ("openvino", "float32", None),
+        ("onnx", "int8", 0.995),
+        ("onnx", "float32", None),
+    ]
+    assert all(one.engine["exclude"] == ["head"] for one in tried), "what is not in a range is the recipe's own"
