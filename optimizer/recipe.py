@@ -18,7 +18,7 @@ from optimizer.model.outline import Outline
 from optimizer.rows.gates import GATES, Gates
 from optimizer.settings import Settings, build, nearest
 from optimizer.stages import STAGES, staging
-from optimizer.stages.stage import Routing, Step
+from optimizer.stages.stage import Examples, Routing, Step
 from optimizer.stages.staging import Staged
 from optimizer.stages.untouched import Remainder, remainder
 
@@ -95,7 +95,8 @@ class Recipe:
     @property
     def calibrated(self) -> bool:
         """Whether it needs texts to calibrate on."""
-        return FORMATS[self.output.format].calibrated(self.output.engine_settings)
+        by_stage = any(step.stage.calibrated for step in self.steps)
+        return by_stage or FORMATS[self.output.format].calibrated(self.output.engine_settings)
 
     def laid(self, original: Outline) -> list[staging.Laid]:
         """The steps laid over an original's outline, which raises what `staging.lay` does.
@@ -118,12 +119,15 @@ class Recipe:
         """What its stages leave alone; None where an engine has the weights last and decides for itself."""
         return remainder(original, self.laid(original)) if FORMATS[self.output.format].holds_weights else None
 
-    def staged(self, original: Checkpoint, name: str, log: Callable[[str], None]) -> Staged:
-        """The original, which goes by `name`, with the stages made ready; errors and `log` as of `staging.prepare`."""
+    def staged(
+        self, original: Checkpoint, name: str, log: Callable[[str], None], examples: Examples | None = None
+    ) -> Staged:
+        """The original, which goes by `name`, with the stages made ready; the rest as of `staging.prepare`."""
         recipe = self.fitted(original.outline)
         for line in recipe.left_out:
             log(line)
-        return staging.prepare(original, name, recipe.steps, recipe.made_by(), FORMATS[self.output.format].casts, log)
+        casts = FORMATS[self.output.format].casts
+        return staging.prepare(original, name, recipe.steps, recipe.made_by(), casts, log, examples)
 
     def values(self) -> dict[str, Any]:
         """Every setting, as the keys of a recipe file that gives this recipe again."""

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from transformers import (
@@ -36,9 +36,10 @@ import optimizer
 from optimizer.artifact.manifest import Manifest
 from optimizer.artifact.write import write
 from optimizer.model.checkpoint import open_checkpoint
-from optimizer.model.outline import Entry, Outline
+from optimizer.model.outline import Entry, Outline, sketch
 from optimizer.model.weight import Parts, Place
 from optimizer.recipe import parse
+from optimizer.stages.stage import Context, Examples
 from optimizer.stages.staging import Staged
 
 VOCABULARY = 96
@@ -207,9 +208,22 @@ def change_config(directory: Path, **changes: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def staged(original: Path, stages: Mapping[str, Any], log: Callable[[str], None] = lambda line: None) -> Staged:
+def _nothing() -> NoReturn:
+    raise AssertionError("a stage that needs neither model nor texts asked for them")
+
+
+CONTEXT = Context(sketch(), {}, lambda line: None, _nothing, _nothing)
+"""For stages that look at one weight at a time."""
+
+
+def staged(
+    original: Path,
+    stages: Mapping[str, Any],
+    log: Callable[[str], None] = lambda line: None,
+    examples: Examples | None = None,
+) -> Staged:
     """The checkpoint in `original` with the stages of a recipe made ready."""
-    return parse({"stages": stages}).staged(open_checkpoint(original), original.name, log)
+    return parse({"stages": stages}).staged(open_checkpoint(original), original.name, log, examples)
 
 
 def optimize(original: Path, place: Path, stages: Mapping[str, Any], **keys: Any) -> Manifest:

@@ -30,7 +30,9 @@ def calibrated(calibration: Calibration, original: Checkpoint, environment: Envi
     def examples() -> list[dict[str, Tensor]]:
         inputs = prepare(original.directory, original.task, calibration.read(), environment.seed)
         if isinstance(inputs, RandomInputs):
-            raise EvaluationError("calibration: this model has no tokenizer; write engine.precision=float32")
+            raise EvaluationError(
+                "calibration: this model has no tokenizer, so nothing can be calibrated; choose another recipe"
+            )
         tokens = inputs.examples(None).values()
         return [_alone(example) for example in tokens]
 

@@ -75,7 +75,7 @@ def _optimize(
             log.info("left alone: %s", each)
     environment = recipe.environment
     texts = calibrated(calibration, checkpoint, environment) if calibration else None
-    staged = recipe.staged(checkpoint, original, log.info)
+    staged = recipe.staged(checkpoint, original, log.info, texts.examples if texts else None)
     write(staged, artifact, threads=environment.threads, calibration=texts, alone=alone)
 
 

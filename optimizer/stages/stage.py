@@ -5,10 +5,13 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from pydantic import Field
+from torch import Tensor
 
 from optimizer.model.outline import Outline
 from optimizer.model.weight import Place, Role, Weight, Weights
 from optimizer.settings import Settings
+
+Examples = Callable[[], Sequence[Mapping[str, Tensor]]]
 
 Transform = Callable[[Weight], Iterable[Weight]]
 """One weight in; none, one or more out."""
@@ -19,12 +22,16 @@ class Context:
     """What a stage may ask about the model.
 
     `outline` is the model as earlier stages left it; `routed` gives the places of the weights that the step is for, by
-    their names in the checkpoint; `log` takes a line for the run's log.
+    their names in the checkpoint; `log` takes a line for the run's log. `model` makes a torch model of it, in float32
+    and in memory; `examples` gives the calibration texts as tokens, `[1, tokens]` by the names of the model's inputs,
+    where the stage says that it is `calibrated`, and raises StageError where there are none.
     """
 
     outline: Outline
     routed: Mapping[str, Place]
     log: Callable[[str], None]
+    model: Callable[[], Any]
+    examples: Examples
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,8 @@ class Stage(Settings):
     """Frozen settings whose fields are the stage's YAML keys; a stage states what differs from this one.
 
     `default_roles` are what it is for unless its step says; `packages` what it needs installed; `needs_floats` says
-    that it cannot work on the codes that another stage left; `only_casts` that it changes no more than dtypes.
+    that it cannot work on the codes that another stage left; `only_casts` that it changes no more than dtypes;
+    `calibrated` that it needs calibration texts.
     """
 
     kind: ClassVar[str]
@@ -52,6 +60,7 @@ class Stage(Settings):
     packages: ClassVar[tuple[str, ...]] = ()
     needs_floats: ClassVar[bool] = True
     only_casts: ClassVar[bool] = False
+    calibrated: ClassVar[bool] = False
     knob: ClassVar[Knob | None] = None
 
     def outline(self, before: Outline, routed: Mapping[str, Place]) -> Outline:

@@ -5,7 +5,7 @@ import fnmatch
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -15,7 +15,7 @@ from optimizer.model.checkpoint import Checkpoint, Shard
 from optimizer.model.outline import Outline, sketch
 from optimizer.model.weight import ROLES, Place, Weight
 from optimizer.settings import nearest
-from optimizer.stages.stage import Context, Step, Transform
+from optimizer.stages.stage import Context, Examples, Step, Transform
 
 Transforms = tuple[tuple[frozenset[str], Transform], ...]
 """Each with the names of the weights that go through it."""
@@ -110,13 +110,16 @@ def prepare(
     record: Mapping[str, Any],
     casts: bool,
     log: Callable[[str], None],
+    examples: Examples | None = None,
 ) -> Staged:
     """Ready every stage in turn; one that needs figures of the whole model reads the outcome of those before it.
 
-    `record` and `name` as for a Staged, `casts` as for an Outline; none of the steps is to be left out.
+    `record` and `name` as for a Staged, `casts` as for an Outline, `examples` as for a Context; none of the steps is to
+    be left out.
     """
     outline = replace(original.outline, casts=casts)
     laid = lay(outline, steps)
+    packages = tuple(package for step in steps for package in step.stage.packages)
     transforms: Transforms = ()
     for each in laid:
         names = frozenset(each.routed)
@@ -127,11 +130,21 @@ def prepare(
                 if weight.name in names:
                     yield from _through(weight, earlier)
 
-        transform = each.step.stage.prepare(weights, Context(each.before, each.routed, log))
+        so_far = Staged(record, packages, name, original, each.before, transforms)
+        context = Context(each.before, each.routed, log, so_far.materialise, examples or _none(each.step))
+        transform = each.step.stage.prepare(weights, context)
         log(f"{each.step.label}: {each.step.stage.kind} on {each.changed} of {len(each.before.places)} weights")
         transforms = (*transforms, (through, transform))
-    packages = tuple(package for step in steps for package in step.stage.packages)
     return Staged(record, packages, name, original, last(outline, laid), transforms)
+
+
+def _none(step: Step) -> Examples:
+    """In place of calibration texts, where a stage is run without."""
+
+    def examples() -> NoReturn:
+        raise StageError(f"stages.{step.label}: needs calibration texts; write data.calibration=FILE")
+
+    return examples
 
 
 Route = Callable[[Step, Mapping[str, Place]], Mapping[str, Place]]

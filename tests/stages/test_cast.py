@@ -9,13 +9,10 @@ import tiny
 import torch
 
 from optimizer.errors import StageError
-from optimizer.model.outline import sketch
 from optimizer.model.weight import Weight
 from optimizer.stages.cast import Cast
 from optimizer.stages.cast import cast as cast_tensor
-from optimizer.stages.stage import Context
 
-CONTEXT = Context(sketch(), {}, lambda line: None)
 HALVES = [torch.float16, torch.bfloat16]
 
 
@@ -40,7 +37,7 @@ def test_what_is_no_float_stays(dtype: torch.dtype) -> None:
 def test_an_overflow_names_the_weight_and_its_largest_value() -> None:
     tensor = torch.tensor([1.0, -123456.0, 70000.0, math.inf, math.nan])
     with pytest.raises(StageError) as caught:
-        list(Cast(dtype="float16").prepare(list, CONTEXT)(Weight("layer.weight", tensor, "linear")))
+        list(Cast(dtype="float16").prepare(list, tiny.CONTEXT)(Weight("layer.weight", tensor, "linear")))
     assert str(caught.value) == (
         "layer.weight: its largest value 123456 is beyond float16's 65504; "
         "write dtype: bfloat16, or leave it out with skip: ['layer.weight']"
@@ -50,7 +47,7 @@ def test_an_overflow_names_the_weight_and_its_largest_value() -> None:
 def test_an_overflow_of_bfloat16_does_not_advise_bfloat16() -> None:
     tensor = torch.tensor([1e300], dtype=torch.float64)
     with pytest.raises(StageError) as caught:
-        list(Cast(dtype="bfloat16").prepare(list, CONTEXT)(Weight("a", tensor, "linear")))
+        list(Cast(dtype="bfloat16").prepare(list, tiny.CONTEXT)(Weight("a", tensor, "linear")))
     assert str(caught.value) == (
         "a: its largest value 1e+300 is beyond bfloat16's 3.38953e+38; leave it out with skip: ['a']"
     )
@@ -86,7 +83,7 @@ def test_the_stage(compute: Any, as_stored: bool, loads_as: str) -> None:
 
     stage = Cast(dtype="bfloat16", compute=compute)
     weight = Weight("a", torch.tensor([1.0, 2.0]), "norm", "module", 0)
-    (after,) = stage.prepare(never, CONTEXT)(weight)
+    (after,) = stage.prepare(never, tiny.CONTEXT)(weight)
     assert after.tensor.dtype == torch.bfloat16
     assert (after.name, after.role, after.module, after.input_axis) == ("a", "norm", "module", 0)
     assert weight.tensor.dtype == torch.float32

@@ -10,13 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from optimizer.errors import StageError
-from optimizer.model.outline import sketch
 from optimizer.model.weight import Weight
 from optimizer.stages.prune import Prune, prune, prune_pattern
-from optimizer.stages.stage import Context
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
-CONTEXT = Context(sketch(), {}, lambda line: None)
 
 
 def random(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -32,7 +29,7 @@ def through(stage: Prune, *tensors: torch.Tensor, input_axis: int = -1) -> list[
     weights = [Weight(str(number), tensor, "linear", "", input_axis) for number, tensor in enumerate(tensors)]
     outline = tiny.outline(*tensors, input_axis=input_axis)
     assert stage.outline(outline, outline.places) == outline
-    transform = stage.prepare(lambda: weights, CONTEXT)
+    transform = stage.prepare(lambda: weights, tiny.CONTEXT)
     after: list[Weight] = [one for weight in weights for one in transform(weight)]
     assert [(weight.name, weight.role) for weight in after] == [(weight.name, weight.role) for weight in weights]
     return [weight.tensor for weight in after]
@@ -200,7 +197,7 @@ def test_over_the_model_the_weights_are_streamed_and_not_kept() -> None:
                 yield Weight(str(number), random(4, 4), "linear")
 
     stream = Stream()
-    Prune(amount=0.5, scope="model").prepare(stream, CONTEXT)
+    Prune(amount=0.5, scope="model").prepare(stream, tiny.CONTEXT)
     assert stream.passes == 3
     assert alive == [0, 1, 2, 3, 4] * 3
 
@@ -210,7 +207,7 @@ def test_of_each_tensor_the_weights_are_not_read_beforehand() -> None:
         raise AssertionError("the weights were read")
 
     for stage in (Prune(amount=0.5), Prune(pattern="2:4")):
-        stage.prepare(never, CONTEXT)
+        stage.prepare(never, tiny.CONTEXT)
 
 
 def test_two_of_four_along_the_input_axis() -> None:

@@ -8,12 +8,9 @@ import tiny
 import torch
 
 from optimizer.errors import StageError
-from optimizer.model.outline import sketch
 from optimizer.model.weight import Codes, Weight, scale_fits
 from optimizer.stages.quantize import Quantize, quantize
-from optimizer.stages.stage import Context
 
-CONTEXT = Context(sketch(), {}, lambda line: None)
 FLOATS = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
 ROUNDING = 1e-5  # of float32 products, as a share of a step of 8 bits
 
@@ -27,7 +24,7 @@ def through(tensor: torch.Tensor, **settings: Any) -> Weight:
     before = Weight("layer.weight", tensor, "linear", "layer", 0)
     stage, outline = Quantize(**settings), tiny.outline(tensor)
     entry = stage.outline(outline, outline.places).entries["0"]
-    (after,) = stage.prepare(list, CONTEXT)(before)
+    (after,) = stage.prepare(list, tiny.CONTEXT)(before)
     assert (entry.quantized is not None) == (after.codes is not None) or not tensor.numel()
     assert (after.name, after.role, after.module, after.input_axis) == ("layer.weight", "linear", "layer", 0)
     assert (after.tensor.shape, after.tensor.dtype) == (tensor.shape, tensor.dtype)
@@ -263,6 +260,6 @@ def test_the_weights_are_not_read_beforehand_and_the_config_stays() -> None:
     def never() -> Any:
         raise AssertionError("the weights were read")
 
-    Quantize(bits=8).prepare(never, CONTEXT)
+    Quantize(bits=8).prepare(never, tiny.CONTEXT)
     before = tiny.outline(random(4, 4), config={"dtype": "float32"})
     assert Quantize(bits=8).outline(before, before.places).config == before.config

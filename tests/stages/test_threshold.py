@@ -7,12 +7,8 @@ import pytest
 import tiny
 import torch
 
-from optimizer.model.outline import sketch
 from optimizer.model.weight import Weight
-from optimizer.stages.stage import Context
 from optimizer.stages.threshold import Threshold, zero_below
-
-CONTEXT = Context(sketch(), {}, lambda line: None)
 
 
 def test_strictly_below_becomes_zero() -> None:
@@ -63,7 +59,7 @@ def test_the_stage_reads_nothing_beforehand_and_changes_one_weight_at_a_time() -
     def never() -> Any:
         raise AssertionError("the weights were read")
 
-    prepared = Threshold(value=0.25).prepare(never, CONTEXT)
+    prepared = Threshold(value=0.25).prepare(never, tiny.CONTEXT)
     weight = Weight("a", torch.tensor([0.25, 0.1]), "linear", "module", 0)
     (after,) = prepared(weight)
     assert after.tensor.tolist() == [0.25, 0.0]

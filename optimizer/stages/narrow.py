@@ -1,0 +1,151 @@
+"""Neurons and heads that the answers need least are set to zero, what is left stands in for them.
+
+Chosen by the divergence that they cost for each multiply-add that they save: Kwon et al., A Fast Post-Training Pruning
+Framework for Transformers (2022); Kurtic et al., ZipLM (2023). Shapes stay, so anything loads the outcome; the formats
+that an engine runs leave out what is zero.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from optimizer.errors import StageError
+from optimizer.model.blocks import Block, blocks
+from optimizer.model.outline import Outline
+from optimizer.model.weight import Place, Weight, Weights
+from optimizer.stages.curvature import Curvature, curvatures
+from optimizer.stages.elimination import Removal, removals, without
+from optimizer.stages.stage import Context, Stage, Transform
+
+_TOGETHER = 32  # neurons: engines multiply in multiples of it
+_AHEAD = 4  # removals that may be taken at once, where a dear one is followed by cheap ones
+_TEXTS = 512
+
+
+class Narrow(Stage):
+    """Saves `amount` (0 to 0.9) of the multiply-adds of an encoder's layers; `heads` says whether heads may go too.
+
+    What it keeps is fitted to the calibration texts, which it needs.
+    """
+
+    kind: ClassVar[str] = "narrow"
+    calibrated: ClassVar[bool] = True
+
+    amount: float = Field(ge=0, le=0.9, allow_inf_nan=False)
+    heads: bool = True
+
+    def outline(self, before: Outline, routed: Mapping[str, Place]) -> Outline:
+        """As before; there must be a layer that it knows, all its matrices routed."""
+        if before.config and not self._blocks(before, routed):
+            raise StageError(
+                f"narrow knows no layer of a '{before.config.get('model_type')}' model among its weights; "
+                "remove the stage"
+            )
+        return before
+
+    def leaves_alone(self, before: Outline, routed: Mapping[str, Place]) -> Mapping[str, str]:
+        """What makes or reads no neuron or head."""
+        found = self._blocks(before, routed)
+        touched = {module for block in found for module in (*block.makers, block.reader)}
+        return {name: "it makes or reads no neuron or head" for name, place in routed.items()
+                if place.module not in touched}  # fmt: skip
+
+    def _blocks(self, before: Outline, routed: Mapping[str, Place]) -> list[Block]:
+        modules = {place.module: None for place in routed.values()}
+        found = blocks(modules, before.config)
+        return [block for block in found if self.heads or block.kind == "neurons"]
+
+    def prepare(self, weights: Weights, context: Context) -> Transform:
+        """Reads the calibration texts and runs them, forward and back, through the whole model, in memory."""
+        examples = context.examples()[:_TEXTS]
+        found = self._blocks(context.outline, context.routed)
+        model = context.model()
+        known = curvatures(model, context.outline.task, [block.reader for block in found], examples)
+        tokens = sum(example["input_ids"].shape[1] for example in examples) / len(examples)
+        units = [_units(block, model, known[block.reader], tokens) for block in found if block.reader in known]
+        context.log(f"narrow: {len(examples)} texts of {tokens:.0f} tokens on average")
+        chosen, saved, loss = choose(units, self.amount)
+        for each, count in zip(units, chosen, strict=True):
+            if count:
+                width = sum(len(removal.columns) for removal in each.removals[:count]) // each.block.size
+                context.log(f"narrow: {each.block.reader}: {width} of {each.count} {each.block.kind} removed")
+        context.log(f"narrow: {saved:.1%} of the multiply-adds saved, expected to cost {loss:.2g} nats")
+        changed = _changed(model, units, chosen)
+        by_module = {name: place.module for name, place in context.routed.items()}
+
+        def transform(weight: Weight) -> Iterable[Weight]:
+            after = changed.get(by_module[weight.name])
+            return [weight if after is None else weight.with_tensor(after.to(weight.tensor.dtype))]
+
+        return transform
+
+
+@dataclass(frozen=True)
+class Units:
+    """What may go of a block, in order: `count` units in all, each removal saving `cost` multiply-adds a token."""
+
+    block: Block
+    curvature: Curvature
+    count: int
+    removals: Sequence[Removal]
+    cost: float
+
+
+def _units(block: Block, model: Any, curvature: Curvature, tokens: float) -> Units:
+    reader = model.get_submodule(block.reader)
+    together = _TOGETHER if block.kind == "neurons" else 1
+    count = reader.in_features // block.size
+    # The last layer of a classifier that answers by its first token works for that one alone, but for keys and values.
+    deciding = curvature.deciding
+    cost = reader.out_features * deciding
+    for place, name in enumerate(block.makers):
+        maker = model.get_submodule(name)
+        needed = 1.0 if block.kind == "heads" and place else deciding
+        cost += maker.in_features * maker.out_features / reader.in_features * needed
+    if block.kind == "heads":
+        cost += 2 * tokens * deciding
+    found = removals(reader.weight.detach(), curvature, block.size, together) if count > together else []
+    return Units(block, curvature, count, found, cost * block.size * together)
+
+
+def choose(units: Sequence[Units], amount: float) -> tuple[list[int], float, float]:
+    """How many removals of each to take so that `amount` of all multiply-adds is saved at the least divergence.
+
+    Returns the share that is saved and the divergence in nats, too; as much as there is where `amount` cannot be had.
+    """
+    total = sum(each.cost * each.count / (_TOGETHER if each.block.kind == "neurons" else 1) for each in units)
+    chosen = [0] * len(units)
+    saved = loss = 0.0
+    while saved < amount * total:
+        steps = [
+            (sum(removal.loss for removal in each.removals[taken:end]) / (each.cost * (end - taken)), place, end)
+            for place, (each, taken) in enumerate(zip(units, chosen, strict=True))
+            for end in range(taken + 1, min(taken + _AHEAD, len(each.removals)) + 1)
+        ]
+        if not steps:
+            break
+        _, place, end = min(steps)
+        saved += units[place].cost * (end - chosen[place])
+        loss += sum(removal.loss for removal in units[place].removals[chosen[place] : end])
+        chosen[place] = end
+    return chosen, saved / (total or 1), loss
+
+
+def _changed(model: Any, units: Sequence[Units], chosen: Sequence[int]) -> dict[str, Tensor]:
+    """The new weights, by their modules."""
+    changed = {}
+    for each, count in zip(units, chosen, strict=True):
+        if not count:
+            continue
+        columns = torch.cat([removal.columns for removal in each.removals[:count]])
+        reader = model.get_submodule(each.block.reader).weight.detach()
+        changed[each.block.reader] = without(reader, each.curvature, columns)
+        for name in each.block.makers:
+            weight = model.get_submodule(name).weight.detach().clone()
+            weight.view(-1, reader.shape[1], weight.shape[1])[:, columns] = 0
+            changed[name] = weight
+    return changed
