@@ -6,8 +6,8 @@ the codes.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from optimizer.engines.nncf import openvino
+from optimizer.engines.unread import Selection
 from optimizer.model.weight import Codes
 
 Array = NDArray[Any]
@@ -48,6 +49,31 @@ def coded_readers(graph: Any, codes: Iterable[Codes]) -> dict[str, Codes]:
         if _is_matrix(node) and (found := digest(node.data)) in known
         for reader in node.output(0).get_target_inputs()
     }
+
+
+def narrowed_codes(codes: Iterable[Codes], selections: Sequence[Selection]) -> Iterator[Codes]:
+    """The codes, and those that are left of them after the selections made of their matrices.
+
+    None for columns of codes with several scales a row: a group of columns would be of several lengths.
+    """
+    made: dict[bytes, list[Selection]] = {}
+    for selection in selections:
+        made.setdefault(digest(selection.matrix.numpy()), []).append(selection)
+    for one in codes:
+        yield one
+        for selection in made.get(digest(one.restore().float().numpy()), []) if made else []:
+            if selection.columns is None or one.scale.ndim < 3:
+                yield _selected(one, selection)
+
+
+def _selected(codes: Codes, selection: Selection) -> Codes:
+    values, scale = codes.values, codes.scale
+    if selection.rows is not None:
+        values = values.index_select(0, selection.rows)
+        scale = scale.index_select(0, selection.rows) if scale.ndim else scale
+    if selection.columns is not None:
+        values = values.index_select(1, selection.columns)
+    return replace(codes, values=values, scale=scale)
 
 
 def hand_codes_to_engine(graph: Any, readers: Mapping[str, Codes]) -> int:

@@ -12,7 +12,7 @@ from transformers.masking_utils import create_bidirectional_mask, create_bidirec
 from transformers.modeling_outputs import BaseModelOutput
 
 from optimizer.engines.first_token import MASKED, attend, heads_of, joined
-from optimizer.engines.rewiring import replaced
+from optimizer.engines.rewiring import linear, replaced
 
 _MASKS = {
     "full_attention": create_bidirectional_mask,
@@ -78,7 +78,7 @@ class _Last(nn.Module):
         **_: Any,
     ) -> torch.Tensor:
         normal, first = self.attn_norm(states), states[:, :1]
-        heads = first.shape[-1] // self.head_dim
+        heads = self.attn.Wo.in_features // self.head_dim
         key, value = (heads_of(each, heads) for each in self.key_value(normal).chunk(2, dim=-1))
         query = heads_of(self.query(normal[:, :1]), heads)
         cos, sin = (each.unsqueeze(1) for each in position_embeddings)
@@ -89,12 +89,8 @@ class _Last(nn.Module):
         return answer
 
 
-def _rows(linear: nn.Linear, start: int, end: int) -> nn.Linear:
-    part = nn.Linear(linear.in_features, end - start, bias=linear.bias is not None, device="meta")
-    part.weight = nn.Parameter(linear.weight[start:end], requires_grad=False)
-    if linear.bias is not None:
-        part.bias = nn.Parameter(linear.bias[start:end], requires_grad=False)
-    return part
+def _rows(module: nn.Linear, start: int, end: int) -> nn.Linear:
+    return linear(module.weight[start:end], None if module.bias is None else module.bias[start:end])
 
 
 def _rotated(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:

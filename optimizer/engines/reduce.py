@@ -1,13 +1,14 @@
 """The module that is exported: a loaded model without the work that its answers do not need, verified against it."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
-from optimizer.engines import deberta, first_token, modernbert
+from optimizer.engines import deberta, first_token, modernbert, unread
 from optimizer.errors import first_line
 from optimizer.model.task import Task
 
@@ -16,6 +17,7 @@ Reduction = Callable[[nn.Module], nn.Module]
 FIRST_TOKEN = "the last layer for the first token alone"
 POSITIONS = "relative positions folded into constants"
 MASKS = "masks made once, without infinities"
+UNREAD = "that nothing reads"
 
 # Rounding moves logits by a few millionths of their size; what moves them by more than this is another function.
 _TOLERANCE = 1e-4
@@ -57,11 +59,13 @@ class Exported(nn.Module):
     """A model as an engine wants it: token ids in by name, the tensors of its task out, nothing else.
 
     `inputs` are the names that it takes, `outputs` those of what it gives, both in order: one tensor, or a tuple.
+    `selections` are what it has of matrices that were narrowed.
     """
 
-    def __init__(self, model: Any, task: Task) -> None:
+    def __init__(self, model: Any, task: Task, selections: Sequence[unread.Selection] = ()) -> None:
         super().__init__()
         self.model = model
+        self.selections = selections
         self.inputs = input_names(model)
         self.outputs = _OUTPUTS[task]
         if task == "encoder" and getattr(model, "pooler", None) is not None:
@@ -96,23 +100,53 @@ def reduce(model: Any, task: Task, log: Callable[[str], None]) -> Exported:
     The two share their weights.
     """
     plain = Exported(model, task)
+    narrow = _without_unread(plain, task, log)
     family = model.config.model_type
     known = (_CLASSIFIERS if task == "sequence-classification" else _ENCODERS).get(family, [])
-    if not known:
+    if not known and narrow is plain:
         log(f"less work: nothing is known to be left out of a '{family}' model for {task}")
     for name, reduction in known:
-        try:
-            reduced = Exported(reduction(model), task)
-            difference = _difference(plain, reduced)
-        except Exception as error:
-            # Whatever a rewritten forward trips over, this version of the family is not the one it was written for.
-            log(f"less work: {name}: left out, {type(error).__name__}: {first_line(error)}")
-            continue
-        if difference <= _TOLERANCE:
-            log(f"less work: {name} (answers differ by {difference:.0e} of their size)")
+        reduced = _verified(plain, name, partial(_reduced, narrow, reduction, task), log)
+        if reduced is not None:
             return reduced
-        log(f"less work: {name}: left out, answers would differ by {difference:.0e} of their size")
-    return plain
+    return narrow
+
+
+def _without_unread(plain: Exported, task: Task, log: Callable[[str], None]) -> Exported:
+    """The module with narrower layers where there are neurons or heads that nothing reads."""
+    units = unread.find(plain.model)
+    much = unread.described(units)
+    if not much:
+        return plain
+    done = f"{much} {UNREAD} are left out"
+    return _verified(plain, f"{much} {UNREAD}", partial(_narrowed, plain, units, task), log, done) or plain
+
+
+def _reduced(narrow: Exported, reduction: Reduction, task: Task) -> Exported:
+    return Exported(reduction(narrow.model), task, narrow.selections)
+
+
+def _narrowed(plain: Exported, units: Sequence[unread.Units], task: Task) -> Exported:
+    model, selections = unread.narrowed(plain.model, units)
+    return Exported(model, task, selections)
+
+
+def _verified(
+    plain: Exported, name: str, make: Callable[[], Exported], log: Callable[[str], None], done: str | None = None
+) -> Exported | None:
+    """A module that answers as `plain` does; None, and the reason in the log, if it cannot be made or does not."""
+    try:
+        reduced = make()
+        difference = _difference(plain, reduced)
+    except Exception as error:
+        # Whatever a rewritten forward trips over, this version of the family is not the one it was written for.
+        log(f"less work: {name}: left out, {type(error).__name__}: {first_line(error)}")
+        return None
+    if difference <= _TOLERANCE:
+        log(f"less work: {done or name} (answers differ by {difference:.0e} of their size)")
+        return reduced
+    log(f"less work: {name}: left out, answers would differ by {difference:.0e} of their size")
+    return None
 
 
 @torch.no_grad()

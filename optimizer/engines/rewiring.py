@@ -2,6 +2,7 @@
 
 import copy
 
+import torch
 from torch import nn
 
 
@@ -16,3 +17,13 @@ def replaced(model: nn.Module, path: str, module: nn.Module) -> nn.Module:
     # nn.Module's own dictionary of children is the one thing that a shallow copy must not share.
     object.__setattr__(twin, "_modules", children)
     return twin
+
+
+def linear(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Linear:
+    """A linear module of these tensors, `[outputs, inputs]` and `[outputs]`, which are not copied."""
+    outputs, inputs = weight.shape
+    module = nn.Linear(inputs, outputs, bias=bias is not None, device="meta")
+    module.weight = nn.Parameter(weight, requires_grad=False)
+    if bias is not None:
+        module.bias = nn.Parameter(bias, requires_grad=False)
+    return module

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 import torch
 
 from optimizer.engines import openvino
-from optimizer.engines.engine_codes import coded_readers, hand_codes_to_engine
+from optimizer.engines.engine_codes import coded_readers, hand_codes_to_engine, narrowed_codes
 from optimizer.engines.mixed_precision import Answers, fewest_given_back
 from optimizer.engines.openvino_mixed import Mixed
 from optimizer.engines.openvino_runnable import OpenVINORunnable, read
@@ -75,7 +75,7 @@ def made(module: Exported, staged: Staged, context: Context) -> tuple[Any, dict[
     assert isinstance(settings, EngineSettings)
     graph = openvino.convert(module, example(module))
     plain = None if settings.agreement is None else graph.clone()
-    readers = coded_readers(graph, staged_codes(staged))
+    readers = coded_readers(graph, narrowed_codes(staged_codes(staged), module.selections))
     texts = calibration(context)
     graph = openvino.quantize(graph, settings.precision, texts, settings.exclude)  # type: ignore[arg-type]
     if readers:

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pandas
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import optimizer
 from optimizer.artifact.manifest import read_manifest
@@ -113,6 +115,47 @@ def test_codes_of_a_stage_are_the_graphs_own_weights(run: Callable[..., Any]) ->
     assert found, log
     count, _, total = found[0].partition(" INFO ")[2].partition(" of ")
     assert 0 < int(count) <= int(total.split()[0])
+
+
+def without_neurons_and_heads(directory: Path) -> Path:
+    """The tiny model of a directory with half of each layer's neurons and heads removed by zeros, in place."""
+    weights = load_file(directory / "model.safetensors")
+    for name, weight in weights.items():
+        if name.endswith("output.dense.weight"):
+            weight[:, weight.shape[1] // 2 :] = 0
+    save_file(weights, directory / "model.safetensors", {"format": "pt"})
+    return directory
+
+
+@pytest.mark.parametrize("stage", [{"bits": 8}, {"step": 0.5}])
+@pytest.mark.parametrize("precision", ["int8_weights", "int8"])
+def test_what_nothing_reads_is_not_in_the_file(
+    run: Callable[..., Any], tiny_model: Callable[..., Path], tmp_path: Path, precision: str, stage: dict[str, Any]
+) -> None:
+    size = {"hidden_size": 64, "intermediate_size": 256}  # so that matrices have payloads of their own
+    whole = tiny_model("sequence-classification", tmp_path / "whole", **size)
+    zeros = without_neurons_and_heads(tiny_model("sequence-classification", tmp_path / "zeros", **size))
+
+    def of(model: Path, **engine: Any) -> tuple[pandas.Series, str, Path]:
+        changes = {"model": {"path": str(model)}, "engine": {"precision": precision} | engine}
+        row, artifact = run(
+            "sequence-classification", "packed_openvino", precision, stages={"quantize": stage}, **changes
+        )
+        return row, (artifact.parent / "run.log").read_text(), artifact
+
+    (before, log, _), (after, narrow_log, artifact) = of(whole), of(zeros)
+    assert "that nothing reads" not in log
+    assert "256 of 512 neurons and 2 of 4 heads that nothing reads are left out" in narrow_log
+    used = re.compile(r"(\d+ of \d+) matrices of codes are the graph's int8 weights")
+    assert used.findall(log) == used.findall(narrow_log) != []
+    if precision == "int8_weights":
+        (count, total) = used.findall(narrow_log)[0].split(" of ")
+        assert count == total
+    assert after["artifact_bytes"] < 0.65 * before["artifact_bytes"]
+    assert after["artifact_bytes"] < 0.9 * of(zeros, reduce=False)[0]["artifact_bytes"]
+    if precision == "int8_weights":
+        assert after["agreement"] == 1
+        assert optimizer.load(artifact)(**inputs(3, 17)).logits.shape == (3, 3)
 
 
 @pytest.mark.parametrize("format", ["openvino", "onnx"])
