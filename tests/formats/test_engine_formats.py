@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ import torch
 import optimizer
 from optimizer.artifact.manifest import read_manifest
 from optimizer.errors import ArtifactError, EvaluationError, OptimizerError, RecipeError
+from optimizer.evaluation.job import Environment
+from optimizer.evaluation.models import load_on
 from optimizer.model.task import Task
 from optimizer.unpack import unpack
 
@@ -104,6 +107,24 @@ def test_a_packed_graph_answers_as_the_graph_in_fewer_bytes(run: Callable[..., A
     assert read_manifest(tmp_path / "unpacked").format == "openvino"
     for name in ("openvino_model.xml", "openvino_model.bin"):
         assert (tmp_path / "unpacked" / name).read_bytes() == (artifact / name).read_bytes()
+
+
+def test_a_row_says_how_its_batch_was_run(run: Callable[..., Any]) -> None:
+    timed = {"examples": 0, "repetitions": 1, "batch_size": 2, "length": 8}
+    row, artifact = run("sequence-classification", "openvino", "int8", evaluation=timed)
+    assert row["latency_ms_p50"] > 0
+    assert re.fullmatch(r"1 stream of 1 thread, (dynamic|static 2x8), (f32|bf16|f16)", row["engine_choice"])
+    assert json.loads((artifact.parent / "row.json").read_text())["engine_choice"] == row["engine_choice"]
+    row, _ = run("sequence-classification", "onnx", "int8", evaluation=timed)
+    assert row["latency_ms_p50"] > 0
+    assert pandas.isna(row["engine_choice"])
+
+
+def test_what_a_run_answers_does_not_follow_from_what_was_faster(run: Callable[..., Any]) -> None:
+    _, artifact = run("sequence-classification", "openvino", "int8")
+    assert load_on(artifact, "sequence-classification", Environment(threads=1)).tunes is False
+    assert optimizer.load(artifact).tunes
+    assert not optimizer.load(artifact, tune=False).tunes
 
 
 def test_codes_of_a_stage_are_the_graphs_own_weights(run: Callable[..., Any]) -> None:
