@@ -18,7 +18,7 @@ _OFTEN, _RECENT = 32, 128
 """A shape that makes up a quarter of the last calls is tried: trying costs about as much as it has cost until then."""
 
 _STATIC_GRAPHS = _RECENT // _OFTEN
-"""So many shapes can come so often at once. Each graph packs its weights anew: 80 to 100 MB for 23 MB of int8 files."""
+"""So many shapes can come so often at once. Each graph packs its weights anew: 70 to 105 MB for 23 MB of int8 files."""
 
 Shape = tuple[int, ...]
 
