@@ -182,7 +182,6 @@ OURS: dict[str, Callable[[Setting], Candidate]] = {
 
 
 def _tuned(model: Runnable, size: int) -> Candidate:
-    model.tunes = False  # but when it is asked to, so that nothing is tried while it is timed
     return Candidate(_logits(model), size, lambda inputs: model.tune(**inputs))
 
 

@@ -1,7 +1,6 @@
 """A graph run by OpenVINO on the CPU."""
 
 import threading
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,11 +13,8 @@ from optimizer.engines.openvino import CONSTANTS, GRAPH
 from optimizer.engines.runnable import Array, Arrays, Runnable, cut
 from optimizer.errors import ArtifactError
 
-_OFTEN, _RECENT = 32, 128
-"""A shape that makes up a quarter of the last calls is tried: trying costs about as much as it has cost until then."""
-
-_STATIC_GRAPHS = _RECENT // _OFTEN
-"""So many shapes can come so often at once. Each graph packs its weights anew: 70 to 105 MB for 23 MB of int8 files."""
+_STATIC_GRAPHS = 4
+"""Each packs its weights anew: 70 to 105 MB for 23 MB of int8 files."""
 
 Shape = tuple[int, ...]
 
@@ -34,12 +30,9 @@ class Way:
 class OpenVINORunnable(Runnable):
     """A compiled graph of one stream for small batches, and of `streams` streams that share larger ones.
 
-    Two streams of one thread each wait for each other once a batch, two threads of one stream in every operation. A
-    shape that keeps coming is tried, in the call where that shows: one stream or as many as threads (unless `streams`
-    is given), the graph of any shape or one compiled for the shape that all parts have; what is clearly fastest serves
-    that shape from then on. Each compiled graph packs its weights anew, so the four static ones used last are kept, and
-    a part of another shape goes by the graph of any shape. With tune=False nothing is tried but what the method `tune`
-    is called with. Threads that call at once wait for each other.
+    Two streams of one thread each wait for each other once a batch, two threads of one stream in every operation. Which
+    is faster for a shape of batch, and whether a graph compiled for that shape alone is, depends on the machine: `tune`
+    tries it. Threads that call at once wait for each other.
     """
 
     def __init__(
@@ -50,7 +43,6 @@ class OpenVINORunnable(Runnable):
         streams: int | None = None,
         cache_dir: Path | None = None,
         inference_precision: str | None = None,
-        tune: bool = True,
     ) -> None:
         names = [port.any_name for port in graph.inputs]
         super().__init__(config, names, [port.any_name for port in graph.outputs], streams or threads)
@@ -62,9 +54,9 @@ class OpenVINORunnable(Runnable):
         if chosen := inference_precision or inference_type(graph):
             self._options["INFERENCE_PRECISION_HINT"] = chosen
         self._graph, self._threads = graph, threads
-        self.tunes, self._streams_given = tune, streams is not None
+        self._streams_given = streams is not None
         self._requests = dict[Way, list[Any]]()  # the one used last at the end
-        self._recent, self._chosen = deque[Shape](maxlen=_RECENT), dict[Shape, int]()  # streams
+        self._chosen = dict[Shape, int]()  # streams
         self._lock = threading.Lock()
 
     def forward(self, **inputs: Any) -> Any:
@@ -73,19 +65,19 @@ class OpenVINORunnable(Runnable):
             return super().forward(**inputs)
 
     def tune(self, **inputs: Any) -> str:
-        """Takes a second or two, and while it lasts the memory of three compiled graphs."""
+        """Try one stream or as many as threads (unless `streams` was given), and a graph of this shape alone for each.
+
+        What is clearly fastest serves batches of this shape from then on. The four static graphs used last are kept;
+        a part of another shape goes by the graph of any shape. While it lasts it holds up to three compiled graphs.
+        """
         with self._lock:
             tensors = self._complete(inputs)
             self._try(tensors)
-            return self._described(self._way(self._cut(tensors, self._chosen_streams(tensors))))
+            return self._described(self._way(self._cut(tensors, self.streams(tensors))))
 
     def streams(self, tensors: Arrays) -> int:
-        """As many as were chosen for batches of this shape, which is tried when it has come often."""
-        shape = self._shape(tensors)
-        self._recent.append(shape)
-        if self.tunes and shape not in self._chosen and self._recent.count(shape) >= _OFTEN:
-            self._try(tensors)
-        return self._chosen_streams(tensors)
+        """As many as `tune` has chosen for batches of this shape."""
+        return self._chosen.get(self._shape(tensors)) or super().streams(tensors)
 
     def run(self, parts: Sequence[Arrays]) -> list[list[Array]]:
         """The outputs of each part, each part in a stream of its own."""
@@ -130,7 +122,7 @@ class OpenVINORunnable(Runnable):
             del self._requests[way]
 
     def _ways(self, tensors: Arrays) -> dict[Way, list[Arrays]]:
-        """The ways to run a batch, each with the parts that it falls into; first that of a batch that was not tried."""
+        """The ways to run a batch, each with the parts that it falls into; first the usual one."""
         usual = super().streams(tensors)
         dynamic: dict[Way, list[Arrays]] = {}
         for streams in (usual,) if self._streams_given else (usual, 1, self.parts):
@@ -150,9 +142,6 @@ class OpenVINORunnable(Runnable):
 
     def _cut(self, tensors: Arrays, streams: int) -> list[Arrays]:
         return [cut(tensors, part) for part in self.shared_by(tensors, streams)]
-
-    def _chosen_streams(self, tensors: Arrays) -> int:
-        return self._chosen.get(self._shape(tensors)) or super().streams(tensors)
 
     def _shape(self, tensors: Arrays) -> Shape:
         """Rows of a batch, and the longest of them without its padding."""

@@ -34,8 +34,6 @@ class Runnable(ABC):
     main_input_name = "input_ids"
     device = torch.device("cpu")
     dtype = torch.float32
-    tunes = False
-    """Whether it tries by itself which way to run a shape that keeps coming is fastest."""
     directory: Path | None = None
     """Where it was loaded from, if it was: there lies its tokenizer."""
 

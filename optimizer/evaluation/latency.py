@@ -69,7 +69,7 @@ def measure_cells(cells: Sequence[Cell], settings: EvaluationSettings) -> Figure
     """The row's latencies, those of the first cell, and with a grid those of all as `latency_grid`."""
     measured = []
     for cell in cells:
-        choice = cell.tune()  # before the warm-up, so that nothing is tried while it is measured
+        choice = cell.tune()  # after the answers were compared: their last bits may depend on it
         measured.append(measure(cell.original, cell.artifact, settings) | {"engine_choice": choice})
     figures: Figures = {**measured[0]}
     if settings.grid:

@@ -11,7 +11,6 @@ import torch
 import transformers
 
 from optimizer.data.texts import Texts
-from optimizer.engines.runnable import Runnable as Graph
 from optimizer.errors import EvaluationError
 from optimizer.evaluation.inputs import Inputs, prepare, prepare_artifact
 from optimizer.evaluation.job import Environment, Job
@@ -53,8 +52,6 @@ def load_on(directory: Path, task: Task, environment: Environment, pad_id: int |
     """
     torch.manual_seed(environment.seed)
     model: Any = load(directory, device_map={"": environment.device})
-    if isinstance(model, Graph):
-        model.tunes = False  # answers would depend, in their last bits, on who was faster; latency asks for it by name
     text_config = model.config.get_text_config()
     if getattr(text_config, "pad_token_id", None) is None:
         text_config.pad_token_id = pad_id

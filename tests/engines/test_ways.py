@@ -1,4 +1,4 @@
-"""Which way a batch is run changes no answer; a shape that keeps coming is tried once, and few graphs are kept."""
+"""Which way a batch is run changes no answer; nothing is tried but by `tune`, and few static graphs are kept."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +20,6 @@ from optimizer.engines.reduce import reduce
 from optimizer.model.task import Task
 from tests.engines.models import calibration, difference, example_inputs, inputs, model_of
 
-OFTEN = openvino_runnable._OFTEN
 KEPT = openvino_runnable._STATIC_GRAPHS
 WAYS = [Way(1), Way(1, (1, 1)), Way(2), Way(2, (1, 1))]
 """One of each kind; the shapes are those of the batch at hand."""
@@ -67,10 +66,10 @@ def static(engine: OpenVINORunnable) -> list[Way]:
 def test_answers_are_the_same_whichever_way_wins(task: Task, wins: Wins, tiny_model: Callable[..., Path]) -> None:
     model = model_of(tiny_model(task))
     graph = convert(model, example_inputs())
-    usual = OpenVINORunnable(graph, model.config, threads=2, tune=False)
+    usual = OpenVINORunnable(graph, model.config, threads=2)
     for kind in WAYS:
         wins(kind)
-        engine = OpenVINORunnable(graph, model.config, threads=2, tune=False)
+        engine = OpenVINORunnable(graph, model.config, threads=2)
         for lengths in ([9] * 4, [12, 4, 7]):
             engine.tune(**inputs(lengths))
             # Other texts in a batch of that shape have parts of other lengths, which no static graph is for.
@@ -84,7 +83,7 @@ def test_static_graphs_of_every_precision_answer_alike(
 ) -> None:
     model = model_of(tiny_model("sequence-classification", tmp_path, initializer_range=0.1))
     graph = quantize(convert(model, example_inputs()), precision, calibration())
-    engine = OpenVINORunnable(graph, model.config, threads=2, tune=False)
+    engine = OpenVINORunnable(graph, model.config, threads=2)
     given = inputs([12] * 6)
     expected = engine(**given).logits
     wins(Way(2, (3, 12)))
@@ -98,7 +97,7 @@ def test_graphs_that_follow_the_shape_may_be_static(family: str, wins: Wins) -> 
     model = FAMILIES[family]()
     exported = reduce(model, "sequence-classification", lambda _: None)
     example = {name: value for name, value in example_inputs().items() if name in exported.inputs}
-    engine = OpenVINORunnable(convert(exported, example), model.config, threads=2, tune=False)
+    engine = OpenVINORunnable(convert(exported, example), model.config, threads=2)
     given = inputs([12] * 4)
     expected = engine(**given).logits
     wins(Way(2, (2, 12)))
@@ -106,42 +105,28 @@ def test_graphs_that_follow_the_shape_may_be_static(family: str, wins: Wins) -> 
     torch.testing.assert_close(engine(**given).logits, expected, atol=1e-4, rtol=1e-4)
 
 
-def test_a_shape_that_keeps_coming_is_tried_once(wins: Wins, runnable: Run) -> None:
+def test_nothing_is_tried_unasked(wins: Wins, runnable: Run) -> None:
     engine = runnable()
     tried = wins(Way(2, (1, 1)))
-    for _ in range(OFTEN - 1):
+    for _ in range(40):
         engine(**inputs([6, 6]))
     assert not tried
-    for _ in range(OFTEN):
-        engine(**inputs([6, 6]))
+    engine.tune(**inputs([6, 6]))
     assert tried == [Way(1), Way(2, (1, 6)), Way(1, (2, 6))]
     assert static(engine) == [Way(2, (1, 6))]
 
 
-def test_lengths_that_come_now_and_then_are_not_tried(wins: Wins, runnable: Run) -> None:
-    engine = runnable()
+@pytest.mark.parametrize(("streams", "expected"), [(1, Way(1, (2, 6))), (2, Way(2, (1, 6)))])
+def test_streams_that_are_given_are_not_tried(streams: int, expected: Way, wins: Wins, runnable: Run) -> None:
+    engine = runnable(streams=streams)
     tried = wins(None)
-    for _ in range(2 * OFTEN):
-        for length in range(2, 8):
-            engine(**inputs([length]))
-    assert not tried
-
-
-@pytest.mark.parametrize(
-    ("options", "expected"),
-    [({"tune": False}, []), ({"streams": 1}, [Way(1, (2, 6))]), ({"streams": 2}, [Way(2, (1, 6))])],
-)
-def test_what_is_given_is_not_tried(options: dict[str, Any], expected: list[Way], wins: Wins, runnable: Run) -> None:
-    engine = runnable(**options)
-    tried = wins(None)
-    for _ in range(2 * OFTEN):
-        engine(**inputs([6, 6]))
-    assert tried == expected
+    engine.tune(**inputs([6, 6]))
+    assert tried == [expected]
     assert static(engine) == []
 
 
 def test_few_static_graphs_are_kept_those_used_last(wins: Wins, runnable: Run) -> None:
-    engine = runnable(tune=False)
+    engine = runnable()
     wins(Way(1, (1, 1)))
     for length in range(3, 3 + KEPT):
         engine.tune(**inputs([length]))
@@ -152,7 +137,7 @@ def test_few_static_graphs_are_kept_those_used_last(wins: Wins, runnable: Run) -
 
 
 def test_what_loses_is_let_go(wins: Wins, runnable: Run) -> None:
-    engine = runnable(tune=False)
+    engine = runnable()
     given = inputs([6, 6])
     wins(Way(1, (1, 1)))
     assert engine.tune(**given) == "1 stream of 2 threads, static 2x6, f32"
@@ -168,7 +153,7 @@ def test_what_loses_is_let_go(wins: Wins, runnable: Run) -> None:
 def test_a_graph_that_cannot_have_the_shape_stays_as_it_is(
     wins: Wins, monkeypatch: pytest.MonkeyPatch, runnable: Run
 ) -> None:
-    engine = runnable(tune=False)
+    engine = runnable()
     wins(Way(1, (1, 1)))
     ready = engine._ready
 
@@ -185,7 +170,7 @@ def test_static_graphs_are_cached_too(wins: Wins, tmp_path: Path, runnable: Run)
     wins(Way(1, (1, 1)))
     counts = []
     for _ in range(2):
-        engine = runnable(cache_dir=tmp_path, streams=1, tune=False)
+        engine = runnable(cache_dir=tmp_path, streams=1)
         engine.tune(**inputs([6, 6]))
         counts.append(len(list(tmp_path.glob("*.blob"))))
     assert counts == [2, 2]
@@ -194,7 +179,8 @@ def test_static_graphs_are_cached_too(wins: Wins, tmp_path: Path, runnable: Run)
 def test_threads_may_call_at_once(wins: Wins, runnable: Run) -> None:
     engine = runnable()
     wins(Way(2, (1, 1)))
-    asked = [inputs([6, 6] if turn % 2 else [4 + turn % 5, 3], seed=turn) for turn in range(4 * OFTEN)]
+    engine.tune(**inputs([6, 6]))
+    asked = [inputs([6, 6] if turn % 2 else [4 + turn % 5, 3], seed=turn) for turn in range(64)]
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda given: engine(**given).logits, asked))
     for given, logits in zip(asked, found, strict=True):

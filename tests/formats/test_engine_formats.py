@@ -14,8 +14,6 @@ import torch
 import optimizer
 from optimizer.artifact.manifest import read_manifest
 from optimizer.errors import ArtifactError, EvaluationError, OptimizerError, RecipeError
-from optimizer.evaluation.job import Environment
-from optimizer.evaluation.models import load_on
 from optimizer.model.task import Task
 from optimizer.unpack import unpack
 
@@ -118,13 +116,6 @@ def test_a_row_says_how_its_batch_was_run(run: Callable[..., Any]) -> None:
     row, _ = run("sequence-classification", "onnx", "int8", evaluation=timed)
     assert row["latency_ms_p50"] > 0
     assert pandas.isna(row["engine_choice"])
-
-
-def test_what_a_run_answers_does_not_follow_from_what_was_faster(run: Callable[..., Any]) -> None:
-    _, artifact = run("sequence-classification", "openvino", "int8")
-    assert load_on(artifact, "sequence-classification", Environment(threads=1)).tunes is False
-    assert optimizer.load(artifact).tunes
-    assert not optimizer.load(artifact, tune=False).tunes
 
 
 def test_codes_of_a_stage_are_the_graphs_own_weights(run: Callable[..., Any]) -> None:
