@@ -165,6 +165,8 @@ def _candidates(setting: Setting, ours: Mapping[str, str]) -> tuple[dict[str, Ca
 
 def _times(candidates: Mapping[str, Candidate], block: Inputs) -> dict[str, float]:
     """Seconds for one batch; candidates take turns in a new order each time."""
+    for candidate in candidates.values():
+        candidate.tune(block)
     once = {name: min(_time(candidate, block) for _ in range(3)) for name, candidate in candidates.items()}
     rounds = int(min(200, max(15, _SECONDS * len(candidates) / sum(once.values()))))
     taken: dict[str, list[float]] = {name: [] for name in candidates}

@@ -17,6 +17,7 @@ from optimizer.engines.nncf import openvino as openvino_package
 from optimizer.engines.openvino_runnable import OpenVINORunnable, read
 from optimizer.engines.packed_graph import pack_graph, read_packed
 from optimizer.engines.reduce import Exported, reduce
+from optimizer.engines.runnable import Runnable
 from optimizer.formats import load
 from optimizer.model.task import Task
 from optimizer.model.weight import Codes
@@ -53,10 +54,14 @@ class Setting:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way to run a model: `ask` gives the logits `[batch, classes]`; `size` is in bytes."""
+    """One way to run a model: `ask` gives the logits `[batch, classes]`; `size` is in bytes.
+
+    `tune` chooses how to run inputs of this shape, where there is a choice.
+    """
 
     ask: Callable[[Inputs], Tensor]
     size: int
+    tune: Callable[[Inputs], object] = lambda _: None
 
 
 def torch_float32(setting: Setting) -> Candidate:
@@ -132,7 +137,7 @@ def ours_openvino(setting: Setting) -> Candidate:
     graph = openvino.quantize(graph, "int8", setting.calibration[:_SUBSET])
     place = setting.place("ours")
     size = _saved(graph, place)
-    return Candidate(_logits(OpenVINORunnable(read(place), setting.model.config, setting.threads)), size)
+    return _tuned(OpenVINORunnable(read(place), setting.model.config, setting.threads), size)
 
 
 def ours_packed(setting: Setting) -> Candidate:
@@ -149,7 +154,7 @@ def ours_packed(setting: Setting) -> Candidate:
     files = [(place / name).read_bytes() for name in (openvino.GRAPH, openvino.CONSTANTS)]
     packed = pack_graph(files[0], files[1], known, setting.threads)
     runnable = OpenVINORunnable(read_packed(packed, setting.threads), model.config, setting.threads)
-    return Candidate(_logits(runnable), len(packed))
+    return _tuned(runnable, len(packed))
 
 
 def artifact(directory: Path) -> Candidate:
@@ -158,7 +163,8 @@ def artifact(directory: Path) -> Candidate:
     weights = [
         path for path in directory.iterdir() if path.suffix in (".safetensors", ".bin", ".xml", ".packed", ".onnx")
     ]
-    return Candidate(_logits(model), sum(path.stat().st_size for path in weights))
+    size = sum(path.stat().st_size for path in weights)
+    return _tuned(model, size) if isinstance(model, Runnable) else Candidate(_logits(model), size)
 
 
 PEERS: dict[str, Callable[[Setting], Candidate]] = {
@@ -173,6 +179,10 @@ OURS: dict[str, Callable[[Setting], Candidate]] = {
     "**ours, openvino int8**": ours_openvino,
     "**ours, packed_openvino int8**": ours_packed,
 }
+
+
+def _tuned(model: Runnable, size: int) -> Candidate:
+    return Candidate(_logits(model), size, lambda inputs: model.tune(**inputs))
 
 
 def _logits(model: Any) -> Callable[[Inputs], Tensor]:

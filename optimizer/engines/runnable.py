@@ -57,14 +57,30 @@ class Runnable(ABC):
         from transformers.utils import ModelOutput
 
         tensors = self._complete(inputs)
-        mask = tensors.get("attention_mask")
         rows, length = tensors[self.inputs[0]].shape[:2]
-        streams = self.parts if rows * length >= SHARED_TOKENS else 1
-        parts = [(slice(0, rows), length)] if mask is None else split(mask, streams)
-        answers = self.run([{name: value[chosen, :end] for name, value in tensors.items()} for chosen, end in parts])
+        parts = self.shared_by(tensors, self.streams(tensors))
+        answers = self.run([cut(tensors, part) for part in parts])
         joined = [_joined(name, [answer[place] for answer in answers], parts, rows, length)
                   for place, name in enumerate(self.outputs)]  # fmt: skip
         return ModelOutput(zip(self.outputs, map(torch.from_numpy, joined), strict=True))
+
+    def tune(self, **inputs: Any) -> str | None:
+        """Try which way to run batches of this shape is fastest, and use it from now on; None where there is one way.
+
+        What is tried is run on `inputs`. Gives the way that was chosen, in words.
+        """
+        return None
+
+    def streams(self, tensors: Arrays) -> int:
+        """In how many parts at most a batch is run at once."""
+        rows, length = tensors[self.inputs[0]].shape[:2]
+        return self.parts if rows * length >= SHARED_TOKENS else 1
+
+    def shared_by(self, tensors: Arrays, streams: int) -> list["Part"]:
+        """The parts of a batch for so many streams; one part where the graph takes no mask."""
+        mask = tensors.get("attention_mask")
+        rows, length = tensors[self.inputs[0]].shape[:2]
+        return [(slice(0, rows), length)] if mask is None else split(mask, streams)
 
     def answer(self, texts: Iterable[Text], batch_size: int = 32, top_k: int | None = 1) -> list[Any]:
         """Labels with scores for texts or pairs of texts, in their order: {"label": …, "score": …} for each.
@@ -109,6 +125,12 @@ class Runnable(ABC):
 
 Part = tuple[Array | slice, int]
 """Rows of a batch, and the length that they have to be read to."""
+
+
+def cut(tensors: Arrays, part: Part) -> Arrays:
+    """A part's rows of all inputs, as far as they have to be read."""
+    chosen, end = part
+    return {name: value[chosen, :end] for name, value in tensors.items()}
 
 
 def split(mask: Array, parts: int) -> list[Part]:

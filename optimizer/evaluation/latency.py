@@ -4,6 +4,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from tqdm import tqdm, trange
 from optimizer.evaluation.inputs import alike, batches
 from optimizer.evaluation.job import EvaluationSettings, Grid
 from optimizer.evaluation.models import Side
-from optimizer.evaluation.predict import forward_inputs, logits_per_token
+from optimizer.evaluation.predict import forward_inputs, logits_per_token, tune
 from optimizer.evaluation.tally import Figures
 
 _MILLISECONDS = 1e3
@@ -31,6 +32,7 @@ class Cell:
     length: int | None
     original: Pass
     artifact: Pass
+    tune: Callable[[], str | None]
 
 
 def cells(original: Side, artifact: Side, settings: EvaluationSettings) -> list[Cell]:
@@ -44,8 +46,9 @@ def cells(original: Side, artifact: Side, settings: EvaluationSettings) -> list[
         for length in grid.lengths:
             blocks = [side.inputs.block(batch_size, length) for side in (original, artifact)]
             tokens = blocks[0]["input_ids"].shape[1] if "input_ids" in blocks[0] else None
-            passes = [_pass(side, block) for side, block in zip((original, artifact), blocks, strict=True)]
-            found.setdefault((batch_size, tokens), Cell(batch_size, tokens, *passes))
+            before, after = (_pass(side, block) for side, block in zip((original, artifact), blocks, strict=True))
+            tuning = partial(tune, artifact.task, artifact.model, blocks[1])
+            found.setdefault((batch_size, tokens), Cell(batch_size, tokens, before, after, tuning))
     return list(found.values())
 
 
@@ -64,7 +67,10 @@ def _pass(side: Side, inputs: Mapping[str, Tensor]) -> Pass:
 
 def measure_cells(cells: Sequence[Cell], settings: EvaluationSettings) -> Figures:
     """The row's latencies, those of the first cell, and with a grid those of all as `latency_grid`."""
-    measured = [measure(cell.original, cell.artifact, settings) for cell in cells]
+    measured = []
+    for cell in cells:
+        choice = cell.tune()  # after the answers were compared: their last bits may depend on it
+        measured.append(measure(cell.original, cell.artifact, settings) | {"engine_choice": choice})
     figures: Figures = {**measured[0]}
     if settings.grid:
         sizes = ({"batch_size": cell.batch_size, "length": cell.length} for cell in cells)
@@ -73,7 +79,7 @@ def measure_cells(cells: Sequence[Cell], settings: EvaluationSettings) -> Figure
 
 
 @torch.inference_mode()
-def measure(original: Pass, artifact: Pass, settings: EvaluationSettings) -> dict[str, float | int | None]:
+def measure(original: Pass, artifact: Pass, settings: EvaluationSettings) -> dict[str, float | int | str | None]:
     """The row's latencies in milliseconds, and the ratio of their medians with the interval that it lies in.
 
     The two take turns, and take turns in who goes first, so that a machine that slows down slows down both.

@@ -11,7 +11,7 @@ import torch
 
 from optimizer.evaluation.job import Job
 from optimizer.evaluation.models import set_up, sides
-from optimizer.evaluation.predict import forward_inputs
+from optimizer.evaluation.predict import forward_inputs, tune
 from optimizer.evaluation.tally import Figures
 from optimizer.processes import machine
 
@@ -26,9 +26,9 @@ _RESET_PEAK = "5"
 def measure(job: Job) -> Figures:
     """The row's `peak_memory_mb` and `load_ms`, of loading the artifact and running one batch.
 
-    The first is the most memory, in MB, above what was in use before: resident memory of this process on a CPU, memory
-    of the device, as torch allocates it, on a GPU. The second is the time until the answer is there. To be called in a
-    process of its own.
+    The first is the most memory, in MB, above what was in use before: resident memory of this process on a CPU, an
+    engine's choice of how to run the batch included; memory of the device, as torch allocates it, on a GPU. The second
+    is the time until the answer is there. To be called in a process of its own.
     """
     set_up(job.environment)
     with machine.shared():
@@ -44,6 +44,7 @@ def measure(job: Job) -> Figures:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         seconds = time.perf_counter() - start
+        tune(job.task, artifact.model, block)
         peak = _peak(device)
     return {"peak_memory_mb": (peak - idle) / _BYTES_PER_MB, "load_ms": seconds * _MILLISECONDS}
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from optimizer.engines.runnable import Runnable as Graph
 from optimizer.errors import EvaluationError
 from optimizer.evaluation.agreement import IGNORED, Decision
 from optimizer.model.runnable import Runnable
@@ -68,6 +69,11 @@ def forward_inputs(task: Task, model: Runnable, block: Tensors) -> Tensors:
     For sequence to sequence the decoder reads the block's own first tokens.
     """
     return _KINDS[task].complete(_on_device(model, block))
+
+
+def tune(task: Task, model: Runnable, block: Tensors) -> str | None:
+    """Have an engine choose how to run blocks of this shape, now; its choice in words, None where there is none."""
+    return model.tune(**forward_inputs(task, model, block)) if isinstance(model, Graph) else None
 
 
 def _on_device(model: Runnable, inputs: Tensors) -> Tensors:

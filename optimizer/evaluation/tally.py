@@ -11,7 +11,7 @@ from torch import Tensor
 from optimizer.evaluation import agreement
 from optimizer.evaluation.agreement import IGNORED, Decision
 
-Figures = dict[str, float | int | str | list[dict[str, float | int | None]] | None]
+Figures = dict[str, float | int | str | list[dict[str, float | int | str | None]] | None]
 
 _VALUES_AT_ONCE = 2**22  # logits compared at a time: 16 MiB in float32
 

@@ -91,6 +91,7 @@ class Row:
     original_texts_per_second: Number = _column("grid")
     latency_grid: Cells = field(default=None, hash=False, metadata={"group": "grid"})
     untouched_ratio: Number = _column("size")
+    engine_choice: Text = _column("latency")
     further: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @classmethod

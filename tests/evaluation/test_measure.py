@@ -359,6 +359,23 @@ def test_a_grid_and_a_stream(tiny_model: TinyModel, tmp_path: Path) -> None:
     assert figures["texts_per_second"] > 0
 
 
+def test_an_engine_chooses_before_it_is_timed_and_each_cell_says_what() -> None:
+    calls: list[str] = []
+
+    def cell(name: str, choice: str | None) -> latency.Cell:
+        def tune() -> str | None:
+            calls.append(f"tune {name}")
+            return choice
+
+        return latency.Cell(1, 8, lambda: calls.append("original"), lambda: calls.append(name), tune)
+
+    settings = EvaluationSettings(warmup=0, repetitions=1, grid=Grid(batch_sizes=[1], lengths=[8, 9]))
+    figures: dict[str, Any] = latency.measure_cells([cell("one", "2 streams"), cell("other", None)], settings)
+    assert calls == ["tune one", "original", "one", "tune other", "original", "other"]
+    assert figures["engine_choice"] == "2 streams"
+    assert [found["engine_choice"] for found in figures["latency_grid"]] == ["2 streams", None]
+
+
 def test_a_stream_counts_each_text_once_and_not_the_first_time(monkeypatch: pytest.MonkeyPatch) -> None:
     def one_pass(name: str, seconds: float) -> Callable[[], None]:
         def run() -> None:

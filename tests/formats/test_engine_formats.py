@@ -108,6 +108,17 @@ def test_a_packed_graph_answers_as_the_graph_in_fewer_bytes(run: Callable[..., A
         assert (tmp_path / "unpacked" / name).read_bytes() == (artifact / name).read_bytes()
 
 
+def test_a_row_says_how_its_batch_was_run(run: Callable[..., Any]) -> None:
+    timed = {"examples": 0, "repetitions": 1, "batch_size": 2, "length": 8}
+    row, artifact = run("sequence-classification", "openvino", "int8", evaluation=timed)
+    assert row["latency_ms_p50"] > 0
+    assert re.fullmatch(r"1 stream of 1 thread, (dynamic|static 2x8), (f32|bf16|f16)", row["engine_choice"])
+    assert json.loads((artifact.parent / "row.json").read_text())["engine_choice"] == row["engine_choice"]
+    row, _ = run("sequence-classification", "onnx", "int8", evaluation=timed)
+    assert row["latency_ms_p50"] > 0
+    assert pandas.isna(row["engine_choice"])
+
+
 def test_codes_of_a_stage_are_the_graphs_own_weights(run: Callable[..., Any]) -> None:
     _, artifact = run("sequence-classification", "openvino", "int8_weights", stages={"quantize": {"bits": 8}})
     log = (artifact.parent / "run.log").read_text()
