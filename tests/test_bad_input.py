@@ -86,7 +86,14 @@ def test_a_sweep_over_all_recipes(optimizer: Command, tiny_model: Model, tmp_pat
         "evaluation=none",
         "gates=null",
     )
-    others = ("best", "fastest", "smallest", "int8_onnx", "int8_openvino")  # searches, and graphs, which take long
+    others = (
+        "best",
+        "fastest",
+        "smallest",
+        "int8_onnx",
+        "int8_openvino",
+        "narrow_int8",
+    )  # searches, and graphs, which take long
     code, out, err = optimizer("-m", f"recipe=glob(*,exclude=[{','.join(others)}])", *fixed)
     assert code == 0, err
     found = {row["recipe"]: row for row in rows(tmp_path / "outputs")}

@@ -70,7 +70,13 @@ def test_debug_shows_the_traceback(monkeypatch):
         command.main()
 
 
-CONVERTED = ("best", "fastest", "int8_onnx", "int8_openvino")  # a graph takes its time; compact_int8 stands for them
+CONVERTED = (
+    "best",
+    "fastest",
+    "int8_onnx",
+    "int8_openvino",
+    "narrow_int8",
+)  # a graph takes its time; compact_int8 stands for them
 SHIPPED = [pytest.param(name, marks=pytest.mark.slow) if name in CONVERTED else name for name in RECIPES]
 
 

@@ -36,11 +36,11 @@ def search(
 
 
 def _proposer(recipe: Mapping[str, Any], goal: Search, say: Callable[[str], None]) -> trials.Proposer:
-    if goal.by == "grid":
+    if goal.by != "tpe":
         found = grid_of(recipe, goal)
         for line in found.left_out:
             say(f"search: left out: {line}")
-        return grid.proposer(found.combinations)
+        return (grid.proposer if goal.by == "grid" else grid.in_turns)(found.combinations)
     try:
         from optimizer.search import tpe
     except ModuleNotFoundError as error:

@@ -72,12 +72,13 @@ class Range(Settings):
 class Search(Settings):
     """Minimize or maximize one column of the row in `trials` runs, each key of `ranges` within its range or choices.
 
-    `by` is how: tpe goes by what has been found, grid tries every combination, all of them unless `trials` is less.
+    `by` is how: tpe goes by what has been found, grid tries every combination, turns one range after the other, each of
+    its choices beside the best so far; these two all of them, unless `trials` is less.
     """
 
     minimize: str | None = None
     maximize: str | None = None
-    by: Literal["tpe", "grid"] = "tpe"
+    by: Literal["tpe", "grid", "turns"] = "tpe"
     trials: int = Field(default=20, ge=1)
     seed: int = Field(default=0, ge=0, lt=2**32)
     ranges: dict[str, Range | list[Any]]
@@ -107,8 +108,8 @@ class Search(Settings):
 def settings(recipe: Mapping[str, Any]) -> Search:
     """The Search of a recipe that holds one, checked against the recipe: every end or choice of every range parses.
 
-    `trials` of a grid is at most the number of its combinations. Raises RecipeError, which says where, what and what to
-    write instead.
+    `trials` of a grid is at most the number of its combinations, of turns at most that of their choices. Raises
+    RecipeError, which says where, what and what to write instead.
     """
     goal = build(Search, recipe.get("search"), "search")
     if (goal.minimize is None) == (goal.maximize is None):
@@ -118,8 +119,10 @@ def settings(recipe: Mapping[str, Any]) -> Search:
     known = own_values(base)
     for key in goal.ranges:
         _check_key(key, base, known)
-    if goal.by == "grid":
+    if goal.by != "tpe":
         count = len(grid_of(recipe, goal).combinations)
+        if goal.by == "turns":
+            count = min(count, 1 + sum(len(choices(key, span)) - 1 for key, span in goal.ranges.items()))
         is_given = "trials" in goal.model_fields_set
         return goal.model_copy(update={"trials": min(goal.trials, count) if is_given else count})
     for key, span in goal.ranges.items():
@@ -132,8 +135,8 @@ def settings(recipe: Mapping[str, Any]) -> Search:
 
 
 def itself(recipe: Mapping[str, Any], goal: Search) -> Recipe:
-    """The recipe without its search; that of a grid may be in need of packages that not all its combinations need."""
-    return changed(recipe, {}, installed=goal.by != "grid")
+    """The recipe without its search; that of choices may be in need of packages that not all its combinations need."""
+    return changed(recipe, {}, installed=goal.by == "tpe")
 
 
 def changed(recipe: Mapping[str, Any], values: Mapping[str, Any], *, installed: bool = True) -> Recipe:
@@ -182,15 +185,15 @@ class Grid(NamedTuple):
 
 
 def grid_of(recipe: Mapping[str, Any], goal: Search) -> Grid:
-    """The combinations of a search by grid; those that are no recipe, or need what is not installed, are left out.
+    """The combinations of a search by grid or turns, without those that are no recipe, or need what is not installed.
 
     Raises RecipeError for a choice that no combination can have, and when none is left.
     """
-    choices = {key: _choices(key, span) for key, span in goal.ranges.items()}
+    spans = {key: choices(key, span) for key, span in goal.ranges.items()}
     kept: list[dict[str, Any]] = []
     refused: list[tuple[dict[str, Any], RecipeError]] = []
-    for values in itertools.product(*choices.values()):
-        combination = dict(zip(choices, values, strict=True))
+    for values in itertools.product(*spans.values()):
+        combination = dict(zip(spans, values, strict=True))
         try:
             changed(recipe, combination)
             kept.append(combination)
@@ -198,7 +201,7 @@ def grid_of(recipe: Mapping[str, Any], goal: Search) -> Grid:
             refused.append((combination, error))
     missing = [(combination, error) for combination, error in refused if isinstance(error, PackageError)]
     possible = [*kept, *(combination for combination, _ in missing)]
-    for key, choice in ((key, choice) for key, span in choices.items() for choice in span):
+    for key, choice in ((key, choice) for key, span in spans.items() for choice in span):
         if not any(is_within(combination[key], [choice]) for combination in possible):
             why = next(error for combination, error in refused if is_within(combination[key], [choice]))
             raise RecipeError(f"search.ranges.{key}: {why}")
@@ -209,7 +212,8 @@ def grid_of(recipe: Mapping[str, Any], goal: Search) -> Grid:
     return Grid(kept, [*lines, *dict.fromkeys(str(error) for _, error in missing)])
 
 
-def _choices(key: str, span: Range | list[Any]) -> list[Any]:
+def choices(key: str, span: Range | list[Any]) -> list[Any]:
+    """The choices of a range, by its key; RecipeError for one that has no end of them."""
     if isinstance(span, list):
         return span
     if span.step is None:

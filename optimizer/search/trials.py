@@ -36,8 +36,10 @@ class Trial:
     shortfalls: Mapping[str, float] = field(default_factory=dict)
 
 
-Proposer: TypeAlias = Callable[[Search, Mapping[str, Any], Sequence[Trial], int], Mapping[str, Any]]
+Proposer: TypeAlias = Callable[[Search, Mapping[str, Any], Sequence[Trial], int], Mapping[str, Any] | None]
 """The values to try next, from the goal, the recipe's own values, the trials so far and the number of this one.
+
+None where nothing is left to try before those that run have ended; then the search ends if none runs.
 
 A function of these alone, so that a search goes on after a restart as if there had been none.
 """
@@ -64,7 +66,12 @@ def search(
         while (left := goal.trials - len(trials)) > 0:
             asked: list[Trial] = []
             for _ in range(min(left, at_once, max(1, goal.trials // _ROUNDS))):
-                asked.append(Trial(propose(goal, own, [*trials, *asked], made + len(asked))))
+                values = propose(goal, own, [*trials, *asked], made + len(asked))
+                if values is None:
+                    break
+                asked.append(Trial(values))
+            if not asked:
+                break
             made += len(asked)
             rows = _rows([changed(recipe, _rounded(trial)) for trial in asked], run)
             for trial, row in zip(asked, rows, strict=True):
@@ -107,7 +114,7 @@ def _journal_path(goal: Search, base: Recipe, out: Path) -> Path:
     decisive = {
         "run": plan(base).run_id,
         "gates": base.gates.model_dump(),
-        "search": goal.model_dump(exclude={"trials"} if goal.by == "grid" else {"trials", "by"}),
+        "search": goal.model_dump(exclude={"trials", "by"} if goal.by == "tpe" else {"trials"}),
     }
     digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
     return out / "search" / f"{base.name}-{digest}.jsonl"
@@ -170,18 +177,19 @@ def _resumed(
 
 def _result(trials: Sequence[Trial], goal: Search, say: Callable[[str], None]) -> list[Row]:
     """Every run's row once, best first; says the best, and the rows that no other beats."""
-    ended = [(trial, trial.row) for trial in trials if trial.row is not None]
-    ranked = sorted(ended, key=lambda pair: _rank(pair[0], pair[1], goal))
-    rows = list({row.run_id: row for _, row in ranked}.values())
-    _say_best(rows[0], len(ranked), goal, _words(_rounded(ranked[0][0])), say)
+    ranked = sorted((trial for trial in trials if trial.row is not None), key=lambda trial: rank(trial, goal))
+    rows = list({trial.row.run_id: trial.row for trial in ranked if trial.row is not None}.values())
+    _say_best(rows[0], len(ranked), goal, _words(_rounded(ranked[0])), say)
     for row in front(rows):
         say(f"front: {row.run_id}: {row.size_ratio:.2%} of the original's bytes, {_closeness(row)}")
     return rows
 
 
-def _rank(trial: Trial, row: Row, goal: Search) -> tuple[int, float]:
-    place = STATUSES.index(row.status)
-    if row.status == "rejected":
+def rank(trial: Trial, goal: Search) -> tuple[int, float]:
+    """What sorts trials that have ended, the best first: those that meet the gates before those that do not."""
+    assert trial.row is not None
+    place = STATUSES.index(trial.row.status)
+    if trial.row.status == "rejected":
         return place, sum(max(0.0, miss) for miss in trial.shortfalls.values())
     if trial.value is None:
         return place, math.inf

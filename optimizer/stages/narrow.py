@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from optimizer.errors import StageError
+from optimizer.errors import NothingToDo
 from optimizer.model.blocks import Block, blocks
 from optimizer.model.outline import Outline
 from optimizer.model.weight import Place, Weight, Weights
@@ -41,10 +41,7 @@ class Narrow(Stage):
     def outline(self, before: Outline, routed: Mapping[str, Place]) -> Outline:
         """As before; there must be a layer that it knows, all its matrices routed."""
         if before.config and not self._blocks(before, routed):
-            raise StageError(
-                f"narrow knows no layer of a '{before.config.get('model_type')}' model among its weights; "
-                "remove the stage"
-            )
+            raise NothingToDo(f"it knows no layer of a '{before.config.get('model_type')}' model among these weights")
         return before
 
     def leaves_alone(self, before: Outline, routed: Mapping[str, Place]) -> Mapping[str, str]:
@@ -61,6 +58,8 @@ class Narrow(Stage):
 
     def prepare(self, weights: Weights, context: Context) -> Transform:
         """Reads the calibration texts and runs them, forward and back, through the whole model, in memory."""
+        if self.amount == 0:
+            return lambda weight: [weight]
         examples = context.examples()[:_TEXTS]
         found = self._blocks(context.outline, context.routed)
         model = context.model()

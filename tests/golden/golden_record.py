@@ -17,7 +17,7 @@ from typing import Any
 import golden_models
 
 # Not those that an engine runs: calibrated graphs follow the machine, and dense and packed have no such settings.
-ENGINES = {"best", "compact_int8", "fastest", "int8_onnx", "int8_openvino"}
+ENGINES = {"best", "compact_int8", "fastest", "int8_onnx", "int8_openvino", "narrow_int8"}
 RECIPES = sorted({path.stem for path in (Path(__file__).parents[2] / "conf" / "recipe").glob("*.yaml")} - ENGINES)
 FORMATS = ("dense", "packed")
 OPTIONS = {"smallest": ["~search"]}  # the recipe itself, without the search for its steps

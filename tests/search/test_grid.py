@@ -186,13 +186,74 @@ def test_a_choice_that_no_combination_can_have_is_refused(tmp_path: Path, ranges
     assert not list(tmp_path.iterdir())
 
 
-def test_the_fastest_is_sought_among_the_engines_and_their_precisions() -> None:
+TURNS = changed(by="turns")
+
+
+def test_in_turns_each_choice_stands_beside_the_best_so_far(tmp_path: Path) -> None:
+    runs = Runs()
+    _, lines = go(TURNS, tmp_path, runs)
+    assert runs.tried == [
+        ("openvino", "int8", True),
+        ("onnx", "int8", True),
+        ("openvino", "bfloat16", True),
+        ("openvino", "int8", False),
+    ]
+    assert lines.count(IMPOSSIBLE) == 1
+    assert any("best of 4 trials: openvino-int8-True" in line for line in lines)
+
+
+def test_turns_go_on_from_what_wins_and_pass_over_what_it_cannot_have(tmp_path: Path) -> None:
+    class Other(Runs):
+        def row(self, recipe: Recipe) -> Row:
+            row = super().row(recipe)
+            assert row.speedup is not None
+            return replace(row, speedup=row.speedup + 5 * (recipe.output.format == "onnx"))
+
+    runs = Other()
+    rows, _ = go(TURNS, tmp_path, runs)
+    assert runs.tried == [("openvino", "int8", True), ("onnx", "int8", True), ("onnx", "int8", False)]
+    assert rows[0].run_id == "onnx-int8-True"
+
+
+def test_turns_that_run_at_once_end_before_the_next_begins(tmp_path: Path) -> None:
+    runs = Runs()
+    rounds: list[int] = []
+
+    def run(recipes: list[Recipe]) -> list[Row]:
+        rounds.append(len(recipes))
+        return runs(recipes)
+
+    search(changed(by="turns", trials=4), run, tmp_path, print, 3)
+    assert len(runs.tried) == 4
+    assert max(rounds) <= 2
+
+
+def test_turns_are_as_many_as_their_choices() -> None:
+    assert settings(TURNS).trials == 4
+    assert settings(changed(by="turns", trials=2)).trials == 2
+    assert settings(changed(by="turns", trials=9)).trials == 4
+
+
+def test_turns_that_stopped_go_on(tmp_path: Path) -> None:
+    first, second = Runs(), Runs()
+    first.stop_after = 3
+    with pytest.raises(KeyboardInterrupt):
+        go(TURNS, tmp_path, first)
+    _, lines = go(TURNS, tmp_path, second)
+    assert second.tried[-1] == ("openvino", "int8", False)
+    assert any("3 of 4 trials are there already" in line for line in lines)
+
+
+def test_the_fastest_is_sought_among_engines_precisions_and_widths() -> None:
     recipe = optimizer.compose("recipe=fastest", "evaluation.batch_size=1", "engine.exclude=[head]")
     found = settings(recipe)
-    assert (found.maximize, found.by, found.trials) == ("speedup", "grid", 6)
+    assert (found.maximize, found.by, found.trials) == ("speedup", "turns", 9)
     assert recipe["gates"]["agreement"] == 0.99
-    tried = [space.changed(recipe, values).output for values in grid_of(recipe, found).combinations]
-    assert [(one.format, one.engine.get("precision"), one.engine.get("agreement")) for one in tried] == [
+    tried = [space.changed(recipe, values) for values in grid_of(recipe, found).combinations]
+    kinds = [
+        (one.output.format, one.output.engine.get("precision"), one.output.engine.get("agreement")) for one in tried
+    ]
+    assert list(dict.fromkeys(kinds)) == [
         ("openvino", "int8", 0.995),
         ("openvino", "int8_weights", None),
         ("openvino", "bfloat16", None),
@@ -200,4 +261,5 @@ def test_the_fastest_is_sought_among_the_engines_and_their_precisions() -> None:
         ("onnx", "int8", 0.995),
         ("onnx", "float32", None),
     ]
-    assert all(one.engine["exclude"] == ["head"] for one in tried), "what is not in a range is the recipe's own"
+    assert len(tried) == 5 * 6
+    assert all(one.output.engine["exclude"] == ["head"] for one in tried), "what is not in a range is the recipe's own"

@@ -174,7 +174,7 @@ def test_the_cheapest_divergence_for_a_multiply_add_goes_first() -> None:
 
 def test_a_model_without_such_layers_is_refused_before_anything_is_read(tmp_path: Path) -> None:
     original = tiny.save(tiny.gpt2(), tmp_path / "model")
-    with pytest.raises(StageError, match=r"^stages\.narrow: narrow knows no layer of a 'gpt2' model among its weights"):
+    with pytest.raises(StageError, match=r"^stages\.narrow: it knows no layer of a 'gpt2' model among these"):
         narrowed(original, 0.1)
 
 
