@@ -96,8 +96,8 @@ def reduce(model: Any, task: Task, log: Callable[[str], None]) -> Exported:
     """The module to export for `model`, a float32 transformers model in evaluation mode, which is left as it is.
 
     It gives the same answers with less work where the family has a known reduction; each is tried on random and padded
-    inputs against the model itself. One line of `log` says what was left out, or which reduction failed and why.
-    The two share their weights.
+    inputs against the model itself. Lines of `log` say what was left out, or which reduction failed and why.
+    The two share their weights, but for matrices that were narrowed.
     """
     plain = Exported(model, task)
     narrow = _without_unread(plain, task, log)
