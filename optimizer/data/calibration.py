@@ -8,7 +8,7 @@ from optimizer.data.texts import DataSettings, Text, Texts, fingerprint, read
 from optimizer.errors import DataError
 
 MOST = 512
-"""Texts that are taken from those to be measured on where no others are given; engines ask for a few hundred."""
+"""Texts that are calibrated on, of however many there are: engines ask for a few hundred, and each costs time."""
 FEWEST = 8
 _SHARE = 5  # at most one in so many of the texts to be measured on
 _TOLERATED = 0.01  # of the given texts: more means that the wrong file was given
@@ -61,9 +61,10 @@ def measured(settings: DataSettings, *, is_demo: bool, calibrated: bool) -> Text
 
 
 def apart(texts: Texts, given: Texts) -> tuple[Texts, int]:
-    """The given calibration texts without those that `texts` holds too, and how many were left out.
+    """The given calibration texts without those that `texts` holds too, at most MOST, and how many it holds.
 
-    Raises DataError when more than one in a hundred is in both, or none is left.
+    Which of more than MOST is decided by their sha256. Raises DataError when more than one in a hundred is in both, or
+    none is left.
     """
     asked = set(texts.texts)
     kept = [text for text in given.texts if text not in asked]
@@ -97,7 +98,7 @@ def split(texts: Texts) -> tuple[Texts, Texts]:
 
 
 def _unlabelled(texts: Iterable[Text], of: Texts) -> Texts:
-    once = tuple(sorted(set(texts), key=_digest))
+    once = tuple(sorted(set(texts), key=_digest)[:MOST])
     if not once:
         raise DataError(f"data.calibration: {of.name} holds no text that is not measured on; give others")
     return replace(of, texts=once, labels=None, fingerprint=fingerprint(once, None))

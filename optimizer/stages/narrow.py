@@ -23,7 +23,6 @@ from optimizer.stages.stage import Context, Stage, Transform
 
 _TOGETHER = 32  # neurons: engines multiply in multiples of it
 _AHEAD = 4  # removals that may be taken at once, where a dear one is followed by cheap ones
-_TEXTS = 512
 
 
 class Narrow(Stage):
@@ -60,7 +59,7 @@ class Narrow(Stage):
         """Reads the calibration texts and runs them, forward and back, through the whole model, in memory."""
         if self.amount == 0:
             return lambda weight: [weight]
-        examples = context.examples()[:_TEXTS]
+        examples = context.examples()
         found = self._blocks(context.outline, context.routed)
         model = context.model()
         known = curvatures(model, context.outline.task, [block.reader for block in found], examples)

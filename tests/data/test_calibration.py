@@ -33,6 +33,10 @@ def test_a_split_shares_no_text_and_loses_none() -> None:
 def test_a_split_takes_no_more_than_it_needs() -> None:
     _, calibration = split(numbered(10_000))
     assert len(calibration.texts) == MOST
+    others = texts_of(*(f"other {number}" for number in range(2000)))
+    kept, _ = apart(numbered(10), others)
+    assert len(kept.texts) == MOST
+    assert kept.texts == apart(numbered(10), texts_of(*reversed(others.texts)))[0].texts
 
 
 def test_a_split_depends_on_no_order() -> None:
