@@ -62,6 +62,8 @@ def curvatures(model: Any, task: Task, modules: Collection[str], examples: Examp
                 loss = _surprise(outputs, task, model.config, draw)
                 for _, made in seen.values():
                     made.grad = None
+                if not loss.isfinite():
+                    raise StageError("the model's answers to the calibration texts are not finite; remove the stage")
                 torch.autograd.backward(loss, retain_graph=not last)
                 for name, (inputs, made) in seen.items():
                     assert made.grad is not None

@@ -39,32 +39,30 @@ class Narrow(Stage):
 
     def outline(self, before: Outline, routed: Mapping[str, Place]) -> Outline:
         """As before; there must be a layer that it knows, all its matrices routed."""
-        if before.config and not self._blocks(before, routed):
+        if before.config and not _blocks(before, routed):
             raise NothingToDo(f"it knows no layer of a '{before.config.get('model_type')}' model among these weights")
         return before
 
     def leaves_alone(self, before: Outline, routed: Mapping[str, Place]) -> Mapping[str, str]:
         """What makes or reads no neuron or head."""
-        found = self._blocks(before, routed)
+        found = [block for block in _blocks(before, routed) if self._may_go(block)]
         touched = {module for block in found for module in (*block.makers, block.reader)}
         return {name: "it makes or reads no neuron or head" for name, place in routed.items()
                 if place.module not in touched}  # fmt: skip
 
-    def _blocks(self, before: Outline, routed: Mapping[str, Place]) -> list[Block]:
-        modules = {place.module: None for place in routed.values()}
-        found = blocks(modules, before.config)
-        return [block for block in found if self.heads or block.kind == "neurons"]
+    def _may_go(self, block: Block) -> bool:
+        return self.heads or block.kind == "neurons"
 
     def prepare(self, weights: Weights, context: Context) -> Transform:
         """Reads the calibration texts and runs them, forward and back, through the whole model, in memory."""
         if self.amount == 0:
             return lambda weight: [weight]
         examples = context.examples()
-        found = self._blocks(context.outline, context.routed)
+        found = _blocks(context.outline, context.routed)
         model = context.model()
         known = curvatures(model, context.outline.task, [block.reader for block in found], examples)
         tokens = sum(example["input_ids"].shape[1] for example in examples) / len(examples)
-        units = [_units(block, model, known[block.reader], tokens) for block in found if block.reader in known]
+        units = [_units(block, model, known[block.reader], tokens, self._may_go(block)) for block in found]
         context.log(f"narrow: {len(examples)} texts of {tokens:.0f} tokens on average")
         chosen, saved, loss = choose(units, self.amount)
         for each, count in zip(units, chosen, strict=True):
@@ -93,7 +91,11 @@ class Units:
     cost: float
 
 
-def _units(block: Block, model: Any, curvature: Curvature, tokens: float) -> Units:
+def _blocks(before: Outline, routed: Mapping[str, Place]) -> list[Block]:
+    return blocks({place.module: None for place in routed.values()}, before.config)
+
+
+def _units(block: Block, model: Any, curvature: Curvature, tokens: float, may_go: bool) -> Units:
     reader = model.get_submodule(block.reader)
     together = _TOGETHER if block.kind == "neurons" else 1
     count = reader.in_features // block.size
@@ -106,7 +108,8 @@ def _units(block: Block, model: Any, curvature: Curvature, tokens: float) -> Uni
         cost += maker.in_features * maker.out_features / reader.in_features * needed
     if block.kind == "heads":
         cost += 2 * tokens * deciding
-    found = removals(reader.weight.detach(), curvature, block.size, together) if count > together else []
+    goes = may_go and count > together and curvature.weight > 0
+    found = removals(reader.weight.detach(), curvature, block.size, together) if goes else []
     return Units(block, curvature, count, found, cost * block.size * together)
 
 
