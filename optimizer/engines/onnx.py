@@ -76,15 +76,19 @@ def quantize(
     excluded = _excluded(source, exclude)
     if precision == "int8" and not calibration:
         raise RecipeError("precision: int8 needs calibration texts; write data.calibration=FILE")
-    # NNCF knows no constant but an initializer, which this makes of them all.
-    preprocess = importlib.import_module("onnxruntime.quantization.shape_inference").quant_pre_process
     with quiet(), tempfile.TemporaryDirectory() as folder:
         prepared = Path(folder) / GRAPH
-        preprocess(source, prepared, skip_symbolic_shape=True)
+        prepare(source, prepared)
         if precision == "int8":
             _static(prepared, target, calibration, excluded)
         else:
             _dynamic(prepared, target, excluded)
+
+
+def prepare(source: Path, target: Path) -> None:
+    """Write the graph at `source` as quantizers read it: NNCF knows no constant but an initializer."""
+    inference = importlib.import_module("onnxruntime.quantization.shape_inference")
+    inference.quant_pre_process(source, target, skip_symbolic_shape=True)
 
 
 def _static(source: Path, target: Path, calibration: Sequence[Mapping[str, Tensor]], excluded: list[str]) -> None:

@@ -80,7 +80,9 @@ def _mix(plain: Path, graph: Path, config: Any, texts: list[dict[str, torch.Tens
         package.save(model, tried)
         return OnnxRunnable(tried, config, context.threads, streams=1)
 
-    mixed = Mixed(package.load(graph), package.load(plain))
+    prepared = plain.with_name("prepared.onnx")
+    onnx.prepare(plain, prepared)
+    mixed = Mixed(package.load(graph), package.load(prepared))
     answers = Answers(texts, context.calibration.likeness, OnnxRunnable(plain, config, context.threads, streams=1))
     chosen = fewest_given_back(mixed.places(), mixed.given_back, run, answers, settings.agreement, context.log)
     package.save(chosen, graph)
