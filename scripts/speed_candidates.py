@@ -12,8 +12,7 @@ from torch import Tensor
 
 from optimizer.engines import onnx, openvino
 from optimizer.engines.engine_codes import coded_readers, hand_codes_to_engine, origins
-from optimizer.engines.nncf import nncf, quiet
-from optimizer.engines.nncf import openvino as openvino_package
+from optimizer.engines.nncf import core, nncf, quiet
 from optimizer.engines.openvino_runnable import OpenVINORunnable, read
 from optimizer.engines.packed_graph import pack_graph, read_packed
 from optimizer.engines.reduce import Exported, reduce
@@ -122,7 +121,7 @@ def openvino_nncf_int8(setting: Setting) -> Candidate:
     with quiet():
         graph = package.quantize(graph, package.Dataset(items), model_type=package.ModelType.TRANSFORMER)
     size = _saved(graph, setting.place("openvino"))
-    compiled = openvino_package().Core().compile_model(graph, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
+    compiled = core().compile_model(graph, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
 
     def ask(inputs: Inputs) -> Tensor:
         return torch.from_numpy(compiled({name: inputs[name].numpy() for name in exported.inputs})[0])

@@ -21,6 +21,16 @@ def openvino() -> Any:
 
 
 @cache
+def core() -> Any:
+    """OpenVINO's `Core`, one for as long as the process lives.
+
+    Each sets up the stack that signals are handled on, and takes it down when it goes: of two that go in the order in
+    which they came, the second leaves the first's, which is freed by then, and the next Ctrl-C ends in a segfault.
+    """
+    return openvino().Core()
+
+
+@cache
 def nncf() -> Any:
     """The package `nncf`."""
     loggers = logging.getLoggerClass()

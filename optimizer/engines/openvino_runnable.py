@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from optimizer.engines.contest import is_faster
-from optimizer.engines.nncf import openvino
+from optimizer.engines.nncf import core
 from optimizer.engines.openvino import CONSTANTS, GRAPH
 from optimizer.engines.runnable import Array, Arrays, Runnable, cut
 from optimizer.errors import ArtifactError
@@ -46,11 +46,10 @@ class OpenVINORunnable(Runnable):
     ) -> None:
         names = [port.any_name for port in graph.inputs]
         super().__init__(config, names, [port.any_name for port in graph.outputs], streams or threads)
-        self._core = openvino().Core()
-        if cache_dir is not None:
-            self._core.set_property({"CACHE_DIR": str(cache_dir)})
         # Threads bound to cores wait for whatever else the system runs there.
         self._options: dict[str, Any] = {"INFERENCE_NUM_THREADS": threads, "ENABLE_CPU_PINNING": False}
+        if cache_dir is not None:
+            self._options["CACHE_DIR"] = str(cache_dir)
         if chosen := inference_precision or inference_type(graph):
             self._options["INFERENCE_PRECISION_HINT"] = chosen
         self._graph, self._threads = graph, threads
@@ -99,7 +98,7 @@ class OpenVINORunnable(Runnable):
             if way.shape:
                 graph = graph.clone()
                 graph.reshape({name: list(way.shape) for name in self.inputs})
-            compiled = self._core.compile_model(graph, "CPU", self._options | {"NUM_STREAMS": way.streams})
+            compiled = core().compile_model(graph, "CPU", self._options | {"NUM_STREAMS": way.streams})
             requests = [compiled.create_infer_request() for _ in range(way.streams)]
         self._requests[way] = requests
         return requests
@@ -170,7 +169,7 @@ def _counted(count: int, what: str) -> str:
 def read(directory: Path) -> Any:
     """The graph that `save` has written to `directory`; ArtifactError if there is none, or it is damaged."""
     try:
-        return openvino().Core().read_model(directory / GRAPH, directory / CONSTANTS)
+        return core().read_model(directory / GRAPH, directory / CONSTANTS)
     except RuntimeError as error:
         line = str(error).strip().splitlines()[-1]
         raise ArtifactError(f"{directory / GRAPH}: not a graph that openvino reads: {line}") from None

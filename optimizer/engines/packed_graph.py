@@ -35,7 +35,7 @@ import zstandard
 from numpy.typing import NDArray
 
 from optimizer.engines.engine_codes import Origin, digest
-from optimizer.engines.nncf import openvino
+from optimizer.engines.nncf import core, openvino
 from optimizer.model.weight import Weight
 from optimizer.packing import codec, payload
 from optimizer.packing.reader import PayloadError, Reader, varint
@@ -124,7 +124,7 @@ def read_packed(packed: bytes, threads: int = 1) -> Any:
     """The graph (`openvino.Model`) in a packed file, straight from memory."""
     xml, data = unpack_graph(packed, threads)
     ov = openvino()
-    return ov.Core().read_model(xml, ov.Tensor(data))
+    return core().read_model(xml, ov.Tensor(data))
 
 
 @dataclass(frozen=True)

@@ -190,3 +190,28 @@ def test_sends_nothing_and_leaves_nothing_at_home(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "nncf" not in done.stdout.lower()
     assert list(tmp_path.glob("intel*")) == []
+
+
+def test_ctrl_c_is_heard_after_graphs_have_come_and_gone(tmp_path: Path, tiny_model: Callable[..., Path]) -> None:
+    model = model_of(tiny_model("sequence-classification"))
+    save(quantize(convert(model, example_inputs()), "int8", calibration()), tmp_path)
+    program = f"""
+import gc, pathlib, signal, torch
+from optimizer.engines.openvino_runnable import OpenVINORunnable, read
+
+graphs = [OpenVINORunnable(read(pathlib.Path({str(tmp_path)!r})), object(), threads=2) for _ in range(3)]
+for graph in graphs:
+    graph(input_ids=torch.full((2, 8), 5))
+while graphs:
+    del graphs[0], graph
+    graph = None
+    gc.collect()
+signal.signal(signal.SIGINT, signal.default_int_handler)
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("heard")
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.split()) == (0, ["heard"]), done.stderr

@@ -13,7 +13,7 @@ pytest.importorskip("openvino", reason="needs the extra openvino")
 pytest.importorskip("nncf", reason="needs the extra openvino")
 
 from optimizer.engines.engine_codes import coded_readers, hand_codes_to_engine, origins
-from optimizer.engines.nncf import openvino
+from optimizer.engines.nncf import core
 from optimizer.engines.openvino import CONSTANTS, GRAPH, convert, quantize, save
 from optimizer.engines.openvino_runnable import OpenVINORunnable
 from optimizer.engines.packed_graph import pack_graph, read_packed, unpack_graph
@@ -82,7 +82,7 @@ def test_codes_become_the_engine_s_weights_as_they_are(tmp_path: Path, tiny_mode
 
     assert replaced == len(readers) > 10
     exactly = {"DYNAMIC_QUANTIZATION_GROUP_SIZE": 0, "INFERENCE_PRECISION_HINT": "f32"}
-    compiled = openvino().Core().compile_model(graph, "CPU", exactly)
+    compiled = core().compile_model(graph, "CPU", exactly)
     answer = torch.from_numpy(compiled({name: value.numpy() for name, value in example_inputs().items()})[0])
     with torch.no_grad():
         torch.testing.assert_close(answer, model(**example_inputs()).logits, atol=1e-4, rtol=1e-4)
