@@ -13,12 +13,13 @@ from optimizer.errors import PackageError, RecipeError
 from optimizer.evaluation.job import Environment, EvaluationSettings
 from optimizer.formats import FORMATS
 from optimizer.model.checkpoint import Checkpoint
+from optimizer.model.examples import Examples
 from optimizer.model.locate import ModelSettings
 from optimizer.model.outline import Outline
 from optimizer.rows.gates import GATES, Gates
 from optimizer.settings import Settings, build, nearest
 from optimizer.stages import STAGES, staging
-from optimizer.stages.stage import Examples, Routing, Step
+from optimizer.stages.stage import Routing, Step
 from optimizer.stages.staging import Staged
 from optimizer.stages.untouched import Remainder, remainder
 
@@ -120,7 +121,11 @@ class Recipe:
         return remainder(original, self.laid(original)) if FORMATS[self.output.format].holds_weights else None
 
     def staged(
-        self, original: Checkpoint, name: str, log: Callable[[str], None], examples: Examples | None = None
+        self,
+        original: Checkpoint,
+        name: str,
+        log: Callable[[str], None],
+        examples: Callable[[], Examples] | None = None,
     ) -> Staged:
         """The original, which goes by `name`, with the stages made ready; the rest as of `staging.prepare`."""
         recipe = self.fitted(original.outline)

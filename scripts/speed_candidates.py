@@ -3,29 +3,29 @@
 import copy
 import importlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+import optimizer
+from optimizer.artifact.write import write
 from optimizer.engines import onnx, openvino
-from optimizer.engines.engine_codes import coded_readers, hand_codes_to_engine, origins
-from optimizer.engines.nncf import core, nncf, quiet
-from optimizer.engines.openvino_runnable import OpenVINORunnable, read
-from optimizer.engines.packed_graph import pack_graph, read_packed
-from optimizer.engines.reduce import Exported, reduce
+from optimizer.engines.packages import core, nncf, quiet
+from optimizer.engines.reduce import Exported
 from optimizer.engines.runnable import Runnable
 from optimizer.formats import load
+from optimizer.formats.format import Calibrated
+from optimizer.model.checkpoint import open_checkpoint
 from optimizer.model.task import Task
-from optimizer.model.weight import Codes
-from optimizer.stages.quantize import quantize
+from optimizer.recipe import parse
+from optimizer.runs.calibrating import likeness
 
 Inputs = dict[str, Tensor]
 _TASK: Task = "sequence-classification"
 _WEIGHTS = (".safetensors", ".bin", ".xml", ".packed", ".onnx")
-_STEP = 0.25  # standard deviations, as in recipe=compact
 _SUBSET = 300  # texts to calibrate on; NNCF's default
 
 
@@ -120,50 +120,42 @@ def openvino_nncf_int8(setting: Setting) -> Candidate:
     items = [{name: text[name].numpy() for name in exported.inputs} for text in setting.calibration[:_SUBSET]]
     with quiet():
         graph = package.quantize(graph, package.Dataset(items), model_type=package.ModelType.TRANSFORMER)
-    size = _saved(graph, setting.place("openvino"))
+    place = setting.place("openvino")
+    openvino.save(graph, place)
     compiled = core().compile_model(graph, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
 
     def ask(inputs: Inputs) -> Tensor:
         return torch.from_numpy(compiled({name: inputs[name].numpy() for name in exported.inputs})[0])
 
-    return Candidate(ask, size)
+    return Candidate(ask, _bytes(place))
 
 
 def ours_openvino(setting: Setting) -> Candidate:
-    """`format=openvino`: the work left out that no answer needs, int8, streams that share a batch."""
-    exported = reduce(setting.model, _TASK, lambda _: None)
-    graph = openvino.convert(exported, _example(exported))
-    graph = openvino.quantize(graph, "int8", setting.calibration[:_SUBSET])
-    place = setting.place("ours")
-    size = _saved(graph, place)
-    return _tuned(OpenVINORunnable(read(place), setting.model.config, setting.threads), size)
+    """`recipe=int8_openvino`."""
+    return _made(setting, "int8_openvino")
 
 
 def ours_packed(setting: Setting) -> Candidate:
-    """`format=packed_openvino` after steps of 0.25 standard deviations: the same graph from entropy-coded codes."""
-    model = copy.deepcopy(setting.model)
-    exported = reduce(_quantized(model, codes := list[Codes]()), _TASK, lambda _: None)
-    graph = openvino.convert(exported, _example(exported))
-    readers = coded_readers(graph, codes)
-    graph = openvino.quantize(graph, "int8", setting.calibration[:_SUBSET])
-    hand_codes_to_engine(graph, readers)
-    known = origins(graph, readers)
-    place = setting.place("packed")
-    _saved(graph, place)
-    files = [(place / name).read_bytes() for name in (openvino.GRAPH, openvino.CONSTANTS)]
-    packed = pack_graph(files[0], files[1], known, setting.threads)
-    runnable = OpenVINORunnable(read_packed(packed, setting.threads), model.config, setting.threads)
-    return _tuned(runnable, len(packed))
+    """`recipe=compact_int8` with steps of 0.25 standard deviations, those of `recipe=compact`."""
+    return _made(setting, "compact_int8", "stages.embeddings.step=0.25", "stages.quantize.step=0.25")
+
+
+def _made(setting: Setting, name: str, *changes: str) -> Candidate:
+    """What a recipe makes of the model, as a run makes it."""
+    recipe = parse(optimizer.compose(f"recipe={name}", f"model.path={setting.directory}", *changes))
+    checkpoint = open_checkpoint(setting.directory)
+    texts = [*setting.calibration[:_SUBSET]]
+    known = Calibrated(lambda: texts, likeness(_TASK, setting.model.config), record={})
+    place = setting.folder / name
+    write(recipe.staged(checkpoint, name, lambda _: None), place, threads=setting.threads, calibration=known)
+    return artifact(place)
 
 
 def artifact(directory: Path) -> Candidate:
     """An artifact of any format."""
     model = load(directory)
-    weights = [
-        path for path in directory.iterdir() if path.suffix in (".safetensors", ".bin", ".xml", ".packed", ".onnx")
-    ]
-    size = sum(path.stat().st_size for path in weights)
-    return _tuned(model, size) if isinstance(model, Runnable) else Candidate(_logits(model), size)
+    candidate = Candidate(_logits(model), _bytes(directory))
+    return replace(candidate, tune=lambda inputs: model.tune(**inputs)) if isinstance(model, Runnable) else candidate
 
 
 PEERS: dict[str, Callable[[Setting], Candidate]] = {
@@ -180,10 +172,6 @@ OURS: dict[str, Callable[[Setting], Candidate]] = {
 }
 
 
-def _tuned(model: Runnable, size: int) -> Candidate:
-    return Candidate(_logits(model), size, lambda inputs: model.tune(**inputs))
-
-
 def _logits(model: Any) -> Callable[[Inputs], Tensor]:
     def ask(inputs: Inputs) -> Tensor:
         with torch.inference_mode():
@@ -193,24 +181,13 @@ def _logits(model: Any) -> Callable[[Inputs], Tensor]:
     return ask
 
 
+def _bytes(directory: Path) -> int:
+    return sum(path.stat().st_size for path in directory.iterdir() if path.suffix in _WEIGHTS)
+
+
 def _parameter_bytes(model: Any) -> int:
     return sum(value.nbytes for value in model.state_dict().values())
 
 
 def _example(exported: Exported) -> Inputs:
     return {name: torch.ones(2, 8, dtype=torch.long) for name in exported.inputs}
-
-
-def _saved(graph: Any, directory: Path) -> int:
-    openvino.save(graph, directory)
-    return sum((directory / name).stat().st_size for name in (openvino.GRAPH, openvino.CONSTANTS))
-
-
-def _quantized(model: Any, codes: list[Codes]) -> Any:
-    """The model with its matrices as codes, which are added to `codes`."""
-    for parameter in model.parameters():
-        if parameter.ndim == 2:
-            step = (parameter.data.double().std(correction=0) * _STEP).float()
-            codes.append(quantize(parameter.data, step, 0.0, torch.float32))
-            parameter.data.copy_(codes[-1].restore())
-    return model

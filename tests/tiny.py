@@ -36,10 +36,11 @@ import optimizer
 from optimizer.artifact.manifest import Manifest
 from optimizer.artifact.write import write
 from optimizer.model.checkpoint import open_checkpoint
+from optimizer.model.examples import Examples
 from optimizer.model.outline import Entry, Outline, sketch
 from optimizer.model.weight import Parts, Place
 from optimizer.recipe import parse
-from optimizer.stages.stage import Context, Examples
+from optimizer.stages.stage import Context
 from optimizer.stages.staging import Staged
 
 VOCABULARY = 96
@@ -220,7 +221,7 @@ def staged(
     original: Path,
     stages: Mapping[str, Any],
     log: Callable[[str], None] = lambda line: None,
-    examples: Examples | None = None,
+    examples: Callable[[], Examples] | None = None,
 ) -> Staged:
     """The checkpoint in `original` with the stages of a recipe made ready."""
     return parse({"stages": stages}).staged(open_checkpoint(original), original.name, log, examples)

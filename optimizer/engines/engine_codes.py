@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from optimizer.engines.nncf import openvino
+from optimizer.engines.packages import openvino
 from optimizer.engines.unread import Selection
 from optimizer.model.weight import Codes
 

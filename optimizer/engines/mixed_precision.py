@@ -6,12 +6,12 @@ again, but activations that are scaled for others.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+from optimizer.model.examples import of_one_length, tokens
 from optimizer.model.runnable import Runnable
 
 G = TypeVar("G")
@@ -59,8 +59,8 @@ class Answers:
     """A float graph's answers to texts, with which others are compared; `texts` are batches of one."""
 
     def __init__(self, texts: Iterable[Mapping[str, Tensor]], likeness: Likeness, model: Runnable) -> None:
-        self.texts, self._likeness, self._model = sorted(texts, key=_length), likeness, model
-        self._batches = _batches(self.texts)
+        self.texts, self._likeness, self._model = sorted(texts, key=tokens), likeness, model
+        self._batches = list(of_one_length(self.texts, _TOGETHER))
         self._reference = [likeness.ask(model, batch) for batch in self._batches]
 
     def of_some(self, count: int) -> "Answers":
@@ -140,14 +140,3 @@ def _fewest(most: int, agreement: Callable[[int], float], bar: float) -> tuple[i
 
 def _short_of(reached: float, bar: float) -> str:
     return "" if reached >= bar else f"; below {bar} even so"
-
-
-def _batches(texts: Iterable[Mapping[str, Tensor]]) -> list[Batch]:
-    """Texts in the order of their lengths, those of one length together, so that none is padded."""
-    of_a_length = [list(same) for _, same in groupby(texts, key=_length)]
-    parts = [same[at : at + _TOGETHER] for same in of_a_length for at in range(0, len(same), _TOGETHER)]
-    return [{name: torch.cat([text[name] for text in part]) for name in part[0]} for part in parts]
-
-
-def _length(text: Mapping[str, Tensor]) -> int:
-    return text["input_ids"].shape[1]

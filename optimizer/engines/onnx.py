@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from optimizer.engines.graph_inputs import Flat, flat
-from optimizer.engines.nncf import nncf as nncf_package
-from optimizer.engines.nncf import quiet
+from optimizer.engines.packages import nncf as nncf_package
+from optimizer.engines.packages import quiet
 from optimizer.errors import ArtifactError, RecipeError, first_line
 from optimizer.processes.processor import saturates
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from optimizer.engines.graph_inputs import flat
-from optimizer.engines.nncf import nncf, openvino, quiet
+from optimizer.engines.packages import nncf, openvino, quiet
 from optimizer.errors import ArtifactError, RecipeError, first_line
 from optimizer.processes.processor import saturates
 

@@ -8,7 +8,7 @@ import torch
 
 from optimizer.engines.engine_codes import LARGEST, holds, int8_constants, restored
 from optimizer.engines.mixed_precision import Place, places
-from optimizer.engines.nncf import openvino
+from optimizer.engines.packages import openvino
 from optimizer.model.weight import Codes
 
 # Operations that move numbers and compute none.

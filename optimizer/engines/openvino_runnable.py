@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from optimizer.engines.contest import is_faster
-from optimizer.engines.nncf import core
 from optimizer.engines.openvino import CONSTANTS, GRAPH
+from optimizer.engines.packages import core
 from optimizer.engines.runnable import Array, Arrays, Runnable, cut
 from optimizer.errors import ArtifactError
 

@@ -35,7 +35,7 @@ import zstandard
 from numpy.typing import NDArray
 
 from optimizer.engines.engine_codes import Origin, digest
-from optimizer.engines.nncf import core, openvino
+from optimizer.engines.packages import core, openvino
 from optimizer.model.weight import Weight
 from optimizer.packing import codec, payload
 from optimizer.packing.reader import PayloadError, Reader, varint

@@ -1,6 +1,5 @@
 """The module that is exported: a loaded model without the work that its answers do not need, verified against it."""
 
-import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -10,6 +9,7 @@ from torch import nn
 
 from optimizer.engines import deberta, first_token, modernbert, unread
 from optimizer.errors import first_line
+from optimizer.model.examples import input_names
 from optimizer.model.task import Task
 
 Reduction = Callable[[nn.Module], nn.Module]
@@ -81,15 +81,6 @@ class Exported(nn.Module):
         outputs = self.model(**{name: named[name] for name in self.inputs}, return_dict=True)
         values = tuple(outputs[name] for name in self.outputs)
         return values[0] if len(values) == 1 else values
-
-
-def input_names(model: Any) -> tuple[str, ...]:
-    """What a model is given: ids and mask, and the types of tokens if it knows more than one."""
-    types = (
-        getattr(model.config, "type_vocab_size", 0) > 1
-        and "token_type_ids" in inspect.signature(model.forward).parameters
-    )
-    return ("input_ids", "attention_mask", *(("token_type_ids",) if types else ()))
 
 
 def reduce(model: Any, task: Task, log: Callable[[str], None]) -> Exported:

@@ -11,7 +11,7 @@ from optimizer.engines.runnable import Runnable as Graph
 from optimizer.errors import EvaluationError
 from optimizer.evaluation.agreement import IGNORED, Decision
 from optimizer.model.runnable import Runnable
-from optimizer.model.task import Task
+from optimizer.model.task import Task, problem_of
 
 _NEW_TOKENS = 32  # of the original's greedy output, for sequence to sequence
 
@@ -135,12 +135,6 @@ def _end_ids(model: Any) -> list[int]:
     return [] if ids is None else [ids] if isinstance(ids, int) else list(ids)
 
 
-def _by_problem(config: Any) -> Decision:
-    if config.problem_type == "multi_label_classification":
-        return "set"
-    return "number" if config.problem_type == "regression" or config.num_labels == 1 else "class"
-
-
 def _span_tokens(inputs: Tensors) -> Tensor:
     return inputs["attention_mask"].bool().unsqueeze(1).repeat(1, 2, 1)
 
@@ -169,9 +163,9 @@ class _Kind:
 
 
 _KINDS: dict[Task, _Kind] = {
-    "sequence-classification": _Kind(_of_text, _by_problem),
-    "image-classification": _Kind(_of_text, _by_problem),
-    "audio-classification": _Kind(_of_text, _by_problem),
+    "sequence-classification": _Kind(_of_text, problem_of),
+    "image-classification": _Kind(_of_text, problem_of),
+    "audio-classification": _Kind(_of_text, problem_of),
     "token-classification": _Kind(_of_tokens),
     "question-answering": _Kind(_of_spans, valid=_span_tokens),
     "masked-lm": _Kind(_of_tokens, words=True),

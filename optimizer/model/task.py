@@ -19,6 +19,8 @@ Task = Literal[
 
 TASKS: tuple[Task, ...] = get_args(Task)
 
+Problem = Literal["class", "set", "number"]
+
 _AUTO_CLASS: dict[Task, str] = {
     "sequence-classification": "AutoModelForSequenceClassification",
     "token-classification": "AutoModelForTokenClassification",
@@ -55,3 +57,10 @@ def task_of(config: Mapping[str, Any]) -> Task:
     raise ModelError(
         f"config.json: architectures: '{architectures[0]}' has none of the tasks known here; known: {', '.join(TASKS)}"
     )
+
+
+def problem_of(config: Any) -> Problem:
+    """What a classifier with this transformers configuration decides on: one label, a set of them, or numbers."""
+    if config.problem_type == "multi_label_classification":
+        return "set"
+    return "number" if config.problem_type == "regression" or config.num_labels == 1 else "class"

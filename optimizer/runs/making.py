@@ -23,6 +23,7 @@ from optimizer.processes import machine
 from optimizer.recipe import Recipe
 from optimizer.rows import store
 from optimizer.runs.calibrating import calibrated
+from optimizer.stages.untouched import Remainder
 from optimizer.yaml import dump
 
 log = logging.getLogger(__name__)
@@ -47,13 +48,12 @@ def make(
         quiet()
         torch.set_num_threads(recipe.environment.threads)
         (directory / "recipe.yaml").write_text(dump(recipe.values()), encoding="utf-8")
-        artifact = directory / "artifact"
+        artifact, alone = directory / "artifact", recipe.remainder(checkpoint.outline)
         seconds = _seconds(reuse) if reuse else None
         if reuse is None or not _take_over(reuse, artifact):
             start = time.perf_counter()
-            _optimize(checkpoint, recipe, original, calibration, artifact)
+            _optimize(checkpoint, recipe, original, calibration, alone, artifact)
             seconds = time.perf_counter() - start
-        alone = recipe.remainder(checkpoint.outline)
         return {
             "optimize_seconds": seconds,
             **size.measure(checkpoint, artifact),
@@ -62,13 +62,17 @@ def make(
 
 
 def _optimize(
-    checkpoint: Checkpoint, recipe: Recipe, original: str, calibration: Calibration | None, artifact: Path
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    original: str,
+    calibration: Calibration | None,
+    alone: Remainder | None,
+    artifact: Path,
 ) -> None:
     if checkpoint.unknown:
         log.info("carried over as they are, the model does not know them: %s", ", ".join(checkpoint.unknown))
     if checkpoint.missing:
         log.warning("not in the original, random whenever it is loaded: %s", ", ".join(checkpoint.missing))
-    alone = recipe.remainder(checkpoint.outline)
     if alone:
         log.info("%.1f %% of the weight bytes are changed by no stage but cast", 100 * alone.ratio)
         for each in alone.weights[:_LOGGED]:

@@ -4,11 +4,9 @@ The Fisher information in Kronecker factors: Martens and Grosse, Optimizing Neur
 Approximate Curvature (2015). Answers are drawn from the model's own distribution, so no labels are needed.
 """
 
-import inspect
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
 import torch
@@ -16,9 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from optimizer.errors import StageError
-from optimizer.model.task import Task
-
-Examples = Sequence[Mapping[str, Tensor]]
+from optimizer.model.examples import Examples, input_names, of_one_length
+from optimizer.model.task import Task, problem_of
 
 _DRAWS = 2  # answers drawn for each text: a second halves the noise for half as much time again
 _BATCH = 32
@@ -55,9 +52,10 @@ def curvatures(model: Any, task: Task, modules: Collection[str], examples: Examp
     """
     draw = torch.Generator().manual_seed(0)
     found: dict[str, Curvature] = {}
+    names = input_names(model)
     with _watched(model, modules) as seen:
-        for batch in _batches(examples, model):
-            outputs = model(**batch)
+        for batch in of_one_length(examples, _BATCH):
+            outputs = model(**{name: batch[name] for name in names})
             for last in (*[False] * (_DRAWS - 1), True):
                 loss = _surprise(outputs, task, model.config, draw)
                 for _, made in seen.values():
@@ -117,32 +115,15 @@ def _watched(model: nn.Module, modules: Collection[str]) -> Iterator[dict[str, t
             hook.remove()
 
 
-def _batches(examples: Examples, model: Any) -> Iterator[dict[str, Tensor]]:
-    """Texts of one length together, so that nothing is padded; of the inputs those that the model takes."""
-    names = [name for name in ("input_ids", "attention_mask", "token_type_ids") if name in _taken(model)]
-
-    def length(example: Mapping[str, Tensor]) -> int:
-        return example["input_ids"].shape[1]
-
-    for _, alike in groupby(sorted(examples, key=length), length):
-        group = list(alike)
-        for start in range(0, len(group), _BATCH):
-            yield {name: torch.cat([one[name] for one in group[start : start + _BATCH]]) for name in names}
-
-
-def _taken(model: Any) -> Collection[str]:
-    return inspect.signature(model.forward).parameters
-
-
 def _surprise(outputs: Any, task: Task, config: Any, draw: torch.Generator) -> Tensor:
     """Minus the log-likelihood of answers drawn from the model's own distribution, summed over the texts.
 
     Where it gives numbers, they are the means of normal distributions of variance 1.
     """
     match task:
-        case "sequence-classification" if config.num_labels == 1:
+        case "sequence-classification" if problem_of(config) == "number":
             return _normal(outputs.logits, draw)
-        case "sequence-classification" if config.problem_type == "multi_label_classification":
+        case "sequence-classification" if problem_of(config) == "set":
             chosen = torch.bernoulli(outputs.logits.detach().sigmoid(), generator=draw)
             return functional.binary_cross_entropy_with_logits(outputs.logits, chosen, reduction="sum")
         case "sequence-classification" | "token-classification" | "masked-lm":

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from optimizer.errors import NothingToDo
 from optimizer.model.blocks import Block, blocks
+from optimizer.model.examples import tokens
 from optimizer.model.outline import Outline
 from optimizer.model.weight import Place, Weight, Weights
 from optimizer.stages.curvature import Curvature, curvatures
@@ -61,9 +62,10 @@ class Narrow(Stage):
         found = _blocks(context.outline, context.routed)
         model = context.model()
         known = curvatures(model, context.outline.task, [block.reader for block in found], examples)
-        tokens = sum(example["input_ids"].shape[1] for example in examples) / len(examples)
-        units = [_units(block, model, known[block.reader], tokens, self._may_go(block)) for block in found]
-        context.log(f"narrow: {len(examples)} texts of {tokens:.0f} tokens on average")
+        mean = sum(map(tokens, examples)) / len(examples)
+        run = [block for block in found if block.reader in known]  # others decide nothing
+        units = [_removable(block, model, known[block.reader], mean, self._may_go(block)) for block in run]
+        context.log(f"narrow: {len(examples)} texts of {mean:.0f} tokens on average")
         chosen, saved, loss = choose(units, self.amount)
         for each, count in zip(units, chosen, strict=True):
             if count:
@@ -81,21 +83,26 @@ class Narrow(Stage):
 
 
 @dataclass(frozen=True)
-class Units:
-    """What may go of a block, in order: `count` units in all, each removal saving `cost` multiply-adds a token."""
+class Removable:
+    """What may go of a block of `count` units, in order.
+
+    Each removal saves `cost` of the `whole` block's multiply-adds a token.
+    """
 
     block: Block
     curvature: Curvature
     count: int
     removals: Sequence[Removal]
     cost: float
+    whole: float
 
 
 def _blocks(before: Outline, routed: Mapping[str, Place]) -> list[Block]:
-    return blocks({place.module: None for place in routed.values()}, before.config)
+    found = blocks({place.module: None for place in routed.values()}, before.config)
+    return [block for block in found if block.ranked]
 
 
-def _units(block: Block, model: Any, curvature: Curvature, tokens: float, may_go: bool) -> Units:
+def _removable(block: Block, model: Any, curvature: Curvature, mean: float, may_go: bool) -> Removable:
     reader = model.get_submodule(block.reader)
     together = _TOGETHER if block.kind == "neurons" else 1
     count = reader.in_features // block.size
@@ -107,18 +114,18 @@ def _units(block: Block, model: Any, curvature: Curvature, tokens: float, may_go
         needed = 1.0 if block.kind == "heads" and place else deciding
         cost += maker.in_features * maker.out_features / reader.in_features * needed
     if block.kind == "heads":
-        cost += 2 * tokens * deciding
+        cost += 2 * mean * deciding
     goes = may_go and count > together and curvature.weight > 0
     found = removals(reader.weight.detach(), curvature, block.size, together) if goes else []
-    return Units(block, curvature, count, found, cost * block.size * together)
+    return Removable(block, curvature, count, found, cost * block.size * together, cost * reader.in_features)
 
 
-def choose(units: Sequence[Units], amount: float) -> tuple[list[int], float, float]:
+def choose(units: Sequence[Removable], amount: float) -> tuple[list[int], float, float]:
     """How many removals of each to take so that `amount` of all multiply-adds is saved at the least divergence.
 
     Returns the share that is saved and the divergence in nats, too; as much as there is where `amount` cannot be had.
     """
-    total = sum(each.cost * each.count / (_TOGETHER if each.block.kind == "neurons" else 1) for each in units)
+    total = sum(each.whole for each in units)
     chosen = [0] * len(units)
     saved = loss = 0.0
     while saved < amount * total:
@@ -136,7 +143,7 @@ def choose(units: Sequence[Units], amount: float) -> tuple[list[int], float, flo
     return chosen, saved / (total or 1), loss
 
 
-def _changed(model: Any, units: Sequence[Units], chosen: Sequence[int]) -> dict[str, Tensor]:
+def _changed(model: Any, units: Sequence[Removable], chosen: Sequence[int]) -> dict[str, Tensor]:
     """The new weights, by their modules."""
     changed = {}
     for each, count in zip(units, chosen, strict=True):

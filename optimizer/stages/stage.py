@@ -5,13 +5,11 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from pydantic import Field
-from torch import Tensor
 
+from optimizer.model.examples import Examples
 from optimizer.model.outline import Outline
 from optimizer.model.weight import Place, Role, Weight, Weights
 from optimizer.settings import Settings
-
-Examples = Callable[[], Sequence[Mapping[str, Tensor]]]
 
 Transform = Callable[[Weight], Iterable[Weight]]
 """One weight in; none, one or more out."""
@@ -31,7 +29,7 @@ class Context:
     routed: Mapping[str, Place]
     log: Callable[[str], None]
     model: Callable[[], Any]
-    examples: Examples
+    examples: Callable[[], Examples]
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,11 @@ import torch
 from optimizer.errors import NothingToDo, RecipeError, StageError
 from optimizer.model import internals
 from optimizer.model.checkpoint import Checkpoint, Shard
+from optimizer.model.examples import Examples
 from optimizer.model.outline import Outline, sketch
 from optimizer.model.weight import ROLES, Place, Weight
 from optimizer.settings import nearest
-from optimizer.stages.stage import Context, Examples, Step, Transform
+from optimizer.stages.stage import Context, Step, Transform
 
 Transforms = tuple[tuple[frozenset[str], Transform], ...]
 """Each with the names of the weights that go through it."""
@@ -110,7 +111,7 @@ def prepare(
     record: Mapping[str, Any],
     casts: bool,
     log: Callable[[str], None],
-    examples: Examples | None = None,
+    examples: Callable[[], Examples] | None = None,
 ) -> Staged:
     """Ready every stage in turn; one that needs figures of the whole model reads the outcome of those before it.
 
@@ -138,7 +139,7 @@ def prepare(
     return Staged(record, packages, name, original, last(outline, laid), transforms)
 
 
-def _none(step: Step) -> Examples:
+def _none(step: Step) -> Callable[[], Examples]:
     """In place of calibration texts, where a stage is run without."""
 
     def examples() -> NoReturn:

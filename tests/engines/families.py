@@ -6,6 +6,9 @@ from typing import Any
 import torch
 import transformers
 
+from optimizer.engines.reduce import Exported, reduce
+from optimizer.model.task import Task
+
 VOCABULARY = 96
 _SIZES = {"vocab_size": VOCABULARY, "num_labels": 3, "initializer_range": 0.3, "pad_token_id": 0}
 _BERT = _SIZES | {
@@ -87,3 +90,17 @@ def logits(model: Any, values: dict[str, torch.Tensor]) -> torch.Tensor:
     with torch.no_grad():
         answer: torch.Tensor = model(**values).logits
     return answer
+
+
+def reduced(model: Any, task: Task = "sequence-classification") -> tuple[Exported, str]:
+    """The model without the work that its answers do not need, and what the log says of that."""
+    lines: list[str] = []
+    module = reduce(model, task, lines.append)
+    return module, "\n".join(lines)
+
+
+def assert_same_logits(module: Exported, model: Any, texts: int, tokens: int) -> None:
+    """What is exported says what the model says."""
+    values = inputs(model, texts, tokens, token_types="token_type_ids" in module.inputs)
+    with torch.no_grad():
+        torch.testing.assert_close(module(**values), logits(model, values), rtol=1e-5, atol=2e-5)

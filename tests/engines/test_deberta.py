@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from families import deberta, inputs, logits
+from families import assert_same_logits, deberta, inputs, logits, reduced
 from transformers import DebertaV2ForQuestionAnswering, DebertaV2ForTokenClassification, DebertaV2Model
 
 from optimizer.engines import deberta as reductions
-from optimizer.engines.reduce import FIRST_TOKEN, POSITIONS, Exported, reduce
+from optimizer.engines.reduce import FIRST_TOKEN, POSITIONS
 
 SHARED = Path(__file__).parent.parent / "../../shared"
 SHAPES = [(1, 2), (1, 17), (4, 9), (3, 64)]
@@ -34,21 +34,13 @@ KINDS = {
 }
 
 
-def reduced(model: Any, task: Any = "sequence-classification") -> tuple[Exported, str]:
-    lines: list[str] = []
-    module = reduce(model, task, lines.append)
-    return module, "\n".join(lines)
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_logits_are_those_of_the_model(kind: str) -> None:
     model = deberta(**KINDS[kind])
     module, log = reduced(model)
     assert log.startswith(f"less work: {POSITIONS}, {FIRST_TOKEN} (")
     for texts, tokens in SHAPES:
-        values = inputs(model, texts, tokens, token_types="token_type_ids" in module.inputs)
-        with torch.no_grad():
-            torch.testing.assert_close(module(**values), logits(model, values), rtol=1e-5, atol=2e-5)
+        assert_same_logits(module, model, texts, tokens)
 
 
 @pytest.mark.parametrize("kind", ["as published", "many rows", "a convolution"])
@@ -74,18 +66,14 @@ def test_texts_beyond_the_farthest_position() -> None:
         model = deberta(**changes, max_position_embeddings=400)
         module, log = reduced(model)
         assert "left out" not in log
-        values = inputs(model, 2, 300)
-        with torch.no_grad():
-            torch.testing.assert_close(module(**values), logits(model, values), rtol=1e-5, atol=2e-5)
+        assert_same_logits(module, model, 2, 300)
 
 
 def test_a_convolution_over_a_single_layer_keeps_all_tokens() -> None:
     model = deberta(conv_kernel_size=3, num_hidden_layers=1)
     module, log = reduced(model)
     assert "left out" not in log
-    values = inputs(model, 3, 9)
-    with torch.no_grad():
-        torch.testing.assert_close(module(**values), logits(model, values), rtol=1e-5, atol=2e-5)
+    assert_same_logits(module, model, 3, 9)
 
 
 @pytest.mark.parametrize(
@@ -133,6 +121,4 @@ def test_trained_models(name: str) -> None:
     assert FIRST_TOKEN in log
     assert "left out" not in log
     for texts, tokens in SHAPES:
-        values = inputs(model, texts, tokens, token_types="token_type_ids" in module.inputs)
-        with torch.no_grad():
-            torch.testing.assert_close(module(**values), logits(model, values), rtol=1e-5, atol=2e-5)
+        assert_same_logits(module, model, texts, tokens)

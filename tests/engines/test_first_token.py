@@ -6,19 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from families import FAMILIES, bert, inputs, logits, modernbert
+from families import FAMILIES, assert_same_logits, bert, inputs, logits, modernbert, reduced
 from torch import nn
 
 from optimizer.engines.reduce import FIRST_TOKEN, MASKS, Exported, reduce
 
 SHAPES = [(1, 2), (1, 17), (4, 9), (3, 64)]
 ENGINE_SHAPES = [(4, 9), (3, 64)]
-
-
-def reduced(model: Any) -> tuple[Exported, str]:
-    lines: list[str] = []
-    module = reduce(model, "sequence-classification", lines.append)
-    return module, "\n".join(lines)
 
 
 @pytest.fixture(params=FAMILIES)
@@ -31,9 +25,7 @@ def test_the_logits_are_those_of_the_model(model: Any) -> None:
     assert FIRST_TOKEN in log
     assert "left out" not in log
     for texts, tokens in SHAPES:
-        values = inputs(model, texts, tokens, token_types="token_type_ids" in module.inputs)
-        with torch.no_grad():
-            torch.testing.assert_close(module(**values), logits(model, values), rtol=1e-5, atol=2e-5)
+        assert_same_logits(module, model, texts, tokens)
 
 
 @pytest.mark.parametrize("family", ["bert", "distilbert", "mpnet", "albert", "modernbert, local at the end"])
@@ -127,9 +119,7 @@ def test_masks_of_either_attention(attention: str) -> None:
         model = make(attn_implementation=attention)
         module, log = reduced(model)
         assert "left out" not in log
-        values = inputs(model, 4, 9)
-        with torch.no_grad():
-            torch.testing.assert_close(module(**values), logits(model, values), rtol=1e-5, atol=2e-5)
+        assert_same_logits(module, model, 4, 9)
 
 
 def test_a_head_that_reads_all_tokens_is_found_out() -> None:
@@ -138,9 +128,7 @@ def test_a_head_that_reads_all_tokens_is_found_out() -> None:
     first, second = log.splitlines()
     assert first.startswith(f"less work: {MASKS}, {FIRST_TOKEN}: left out, answers would differ by ")
     assert second.startswith(f"less work: {MASKS} (")
-    values = inputs(model, 4, 9)
-    with torch.no_grad():
-        torch.testing.assert_close(module(**values), logits(model, values), rtol=1e-5, atol=2e-5)
+    assert_same_logits(module, model, 4, 9)
 
 
 def test_a_head_that_reads_another_token_is_found_out() -> None:

@@ -17,7 +17,7 @@ from optimizer.engines.reduce import Exported, reduce
 from optimizer.errors import ArtifactError, RecipeError
 from optimizer.model.task import Task
 from tests.engines.families import deberta
-from tests.engines.models import SHAPES, calibration, difference, example_inputs, inputs, model_of
+from tests.engines.models import assert_answers_alike, calibration, example_inputs, inputs, model_of
 
 ENCODERS: list[Task] = [
     "sequence-classification", "token-classification", "question-answering", "masked-lm", "encoder",
@@ -39,11 +39,7 @@ def test_answers_as_torch_does(task: Task, tmp_path: Path, tiny_model: Callable[
     runnable(model, tmp_path)
     for streams in (1, 3):
         engine = OnnxRunnable(tmp_path / GRAPH, model.config, threads=1, streams=streams)
-        for lengths in SHAPES:
-            given = inputs(lengths)
-            with torch.no_grad():
-                expected = model(**given)
-            assert difference(engine(**given), expected, given["attention_mask"]) < 1e-4
+        assert_answers_alike(engine, model)
 
 
 @pytest.mark.parametrize("precision", [one for one in get_args(Precision) if one != "float32"])

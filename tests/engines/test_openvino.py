@@ -18,7 +18,7 @@ from optimizer.engines.openvino import CONSTANTS, GRAPH, Precision, convert, qua
 from optimizer.engines.openvino_runnable import OpenVINORunnable, read
 from optimizer.errors import ArtifactError, RecipeError
 from optimizer.model.task import Task
-from tests.engines.models import SHAPES, calibration, difference, example_inputs, inputs, model_of
+from tests.engines.models import assert_answers_alike, calibration, example_inputs, inputs, model_of
 
 ENCODERS: list[Task] = [
     "sequence-classification", "token-classification", "question-answering", "masked-lm", "encoder",
@@ -38,11 +38,7 @@ def test_answers_as_torch_does(task: Task, tiny_model: Callable[..., Path]) -> N
     graph = convert(model, example_inputs())
     for streams in (1, 3):
         engine = OpenVINORunnable(graph, model.config, threads=1, streams=streams)
-        for lengths in SHAPES:
-            given = inputs(lengths)
-            with torch.no_grad():
-                expected = model(**given)
-            assert difference(engine(**given), expected, given["attention_mask"]) < 1e-4
+        assert_answers_alike(engine, model)
 
 
 @pytest.mark.parametrize("precision", [one for one in get_args(Precision) if one != "float32"])
@@ -181,7 +177,7 @@ def test_faults_are_one_line(tmp_path: Path, tiny_model: Callable[..., Path]) ->
 
 
 def test_sends_nothing_and_leaves_nothing_at_home(tmp_path: Path) -> None:
-    program = "from optimizer.engines.nncf import nncf, openvino; openvino(); nncf(); import logging, sys; " + (
+    program = "from optimizer.engines.packages import nncf, openvino; openvino(); nncf(); import logging, sys; " + (
         "assert not [name for name in sys.modules if name.startswith('openvino_telemetry')]; "
         "assert logging.getLoggerClass() is logging.Logger"
     )

@@ -13,9 +13,9 @@ pytest.importorskip("openvino", reason="needs the extra openvino")
 pytest.importorskip("nncf", reason="needs the extra openvino")
 
 from optimizer.engines.engine_codes import coded_readers, hand_codes_to_engine, origins
-from optimizer.engines.nncf import core
 from optimizer.engines.openvino import CONSTANTS, GRAPH, convert, quantize, save
 from optimizer.engines.openvino_runnable import OpenVINORunnable
+from optimizer.engines.packages import core
 from optimizer.engines.packed_graph import pack_graph, read_packed, unpack_graph
 from optimizer.model.weight import Codes
 from optimizer.packing.reader import PayloadError

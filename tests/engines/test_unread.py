@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from families import FAMILIES, bert, deberta, inputs, logits
+from families import FAMILIES, assert_same_logits, bert, deberta, inputs, logits, reduced
 from torch import nn
 
 from optimizer.engines.engine_codes import narrowed_codes
-from optimizer.engines.reduce import FIRST_TOKEN, UNREAD, reduce
+from optimizer.engines.reduce import FIRST_TOKEN, UNREAD
 from optimizer.engines.unread import Selection
 from optimizer.model.task import Task
 from optimizer.model.weight import Codes
@@ -41,12 +41,6 @@ def with_zeros(model: Any, family: str) -> Any:
     return model
 
 
-def reduced(model: Any, task: Task = "sequence-classification") -> tuple[Any, str]:
-    lines: list[str] = []
-    module = reduce(model, task, lines.append)
-    return module, "\n".join(lines)
-
-
 def widths(module: Any) -> list[tuple[int, int]]:
     return sorted({tuple(part.weight.shape) for part in module.modules() if isinstance(part, nn.Linear)})
 
@@ -68,9 +62,7 @@ def test_the_answers_are_those_of_the_model_from_narrower_matrices(family: str) 
     assert f" {UNREAD} are left out (answers differ by " in log.splitlines()[0]
     assert FIRST_TOKEN in log.splitlines()[1]
     for texts, tokens in ((1, 2), (4, 9), (3, 64)):
-        values = inputs(model, texts, tokens, token_types="token_type_ids" in module.inputs)
-        with torch.no_grad():
-            torch.testing.assert_close(module(**values), logits(model, values), rtol=1e-5, atol=2e-5)
+        assert_same_logits(module, model, texts, tokens)
     assert {name: (id(part), tuple(part.shape)) for name, part in model.named_parameters()} == before
     parts = 2 if "modernbert" in family else 1
     shapes = widths(module)
@@ -104,9 +96,7 @@ def test_positions_of_fewer_heads(changes: dict[str, Any]) -> None:
     module, log = reduced(model)
     assert "heads that nothing reads are left out" in log
     assert FIRST_TOKEN in log
-    values = inputs(model, 4, 33)
-    with torch.no_grad():
-        torch.testing.assert_close(module(**values), logits(model, values), rtol=1e-5, atol=2e-5)
+    assert_same_logits(module, model, 4, 33)
 
 
 @pytest.mark.parametrize(
@@ -153,9 +143,7 @@ def test_what_does_not_answer_the_same_is_left_out() -> None:
     assert "102 of 192 neurons and 2 of 8 heads that nothing reads: left out, answers would differ by" in log
     assert FIRST_TOKEN in log
     assert module.selections == ()
-    values = inputs(model, 2, 5)
-    with torch.no_grad():
-        torch.testing.assert_close(module(**values), logits(model, values), rtol=1e-5, atol=2e-5)
+    assert_same_logits(module, model, 2, 5)
 
 
 def test_an_int8_graph_can_be_made_of_one_neuron() -> None:

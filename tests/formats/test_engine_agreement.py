@@ -1,6 +1,5 @@
 """An int8 graph that falls short of the agreement asked for computes its worst operations in float."""
 
-import random
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,6 @@ import optimizer
 from optimizer.errors import OptimizerError, RecipeError
 from optimizer.model.loading import load
 from optimizer.model.task import Task
-from tests.conftest import WORDS
 
 pytest.importorskip("openvino")
 pytest.importorskip("nncf")
@@ -25,12 +23,8 @@ BAR = 0.95
 
 
 @pytest.fixture(scope="module")
-def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    draw = random.Random(0)
-    lines = {" ".join(draw.choices(WORDS, k=draw.randint(3, 12))) for _ in range(400)}
-    file = tmp_path_factory.mktemp("texts") / "texts.txt"
-    file.write_text("\n".join(sorted(lines)) + "\n")
-    return file
+def texts(sentences: Callable[[int], Path]) -> Path:
+    return sentences(400)
 
 
 def sensitive(tiny_model: Callable[..., Path], directory: Path, task: Task = "sequence-classification") -> Path:

@@ -1,7 +1,6 @@
 """Formats that an engine runs: the same answers at any shape, codes as they are, and what they refuse."""
 
 import json
-import random
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -17,29 +16,20 @@ from optimizer.artifact.manifest import read_manifest
 from optimizer.errors import ArtifactError, EvaluationError, OptimizerError, RecipeError
 from optimizer.model.task import Task
 from optimizer.unpack import unpack
+from tests.conftest import WORDS
 
 pytest.importorskip("openvino")
 pytest.importorskip("nncf")
 pytest.importorskip("onnxruntime")
 
-# fmt: off
-WORDS = [
-    "the", "a", "cat", "dog", "bird", "fish", "sees", "likes", "finds", "runs",
-    "sleeps", "red", "green", "blue", "big", "small", "today", "now", "here", "there",
-]
-# fmt: on
 FORMATS = ("openvino", "onnx", "packed_openvino")
 TASKS: tuple[Task, ...] = ("sequence-classification", "token-classification", "question-answering", "encoder")
 SIZES = ((1, 3), (3, 17), (5, 32))
 
 
 @pytest.fixture(scope="module")
-def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    draw = random.Random(0)
-    lines = {" ".join(draw.choices(WORDS, k=draw.randint(3, 12))) for _ in range(120)}
-    file = tmp_path_factory.mktemp("texts") / "texts.txt"
-    file.write_text("\n".join(sorted(lines)) + "\n")
-    return file
+def texts(sentences: Callable[[int], Path]) -> Path:
+    return sentences(120)
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from optimizer.errors import RecipeError, StageError
 from optimizer.model.blocks import Block
 from optimizer.stages.curvature import Curvature, curvatures
 from optimizer.stages.elimination import Removal, removals, without
-from optimizer.stages.narrow import Units, choose
+from optimizer.stages.narrow import Removable, choose
 
 DOWN = "bert.encoder.layer.{}.output.dense"
 UP = "bert.encoder.layer.{}.intermediate.dense"
@@ -159,10 +159,11 @@ def test_what_others_hold_costs_nothing_and_is_made_up_for() -> None:
 
 
 def test_the_cheapest_divergence_for_a_multiply_add_goes_first() -> None:
-    def units(cost: float, *losses: float) -> Units:
+    def units(cost: float, *losses: float) -> Removable:
         found = [Removal(torch.tensor([place]), loss) for place, loss in enumerate(losses)]
         known = Curvature(torch.eye(1), torch.eye(1))
-        return Units(Block("heads", ("up",), "down", 1), known, len(losses) + 1, found, cost)
+        block = Block("heads", ("up",), "down", 1, parts=1, attention="attention", ranked=True)
+        return Removable(block, known, len(losses) + 1, found, cost, whole=cost * (len(losses) + 1))
 
     dear, cheap = units(1, 1.0, 1.0), units(10, 2.0, 0.1, 50.0)
     assert choose([dear, cheap], 0.25)[0] == [0, 2]
