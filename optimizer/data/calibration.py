@@ -35,7 +35,7 @@ def share_out(settings: DataSettings, *, is_demo: bool) -> Shared:
     if settings.calibration is None:
         return Shared(*split(texts), dropped=0)
     others = settings.model_copy(update={"path": settings.calibration, "label": "", "limit": None})
-    calibration, dropped = apart(texts, read(others, is_demo=False))
+    calibration, dropped = apart(texts, read(others, is_demo=False, key="data.calibration"))
     return Shared(texts, calibration, dropped)
 
 

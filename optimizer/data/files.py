@@ -22,16 +22,17 @@ class Row(NamedTuple):
 TXT_COLUMN = "text"
 
 
-def read_rows(path: Path) -> Iterator[Row]:
+def read_rows(path: Path, key: str = "data.path") -> Iterator[Row]:
     """The rows of a file in their order, by its suffix; a txt file has one column, TXT_COLUMN, and no blank lines.
 
-    Raises DataError, with the line where there is one, for a file that is missing, unknown or damaged.
+    Raises DataError, with the line where there is one, for a file that is missing, unknown or damaged; `key` is the
+    setting that names it.
     """
     read = _READERS.get(path.suffix.lower())
     if not path.is_file():
-        raise DataError(f"data.path: '{path}' {_why_no_file(path)}")
+        raise DataError(f"{key}: '{path}' {_why_no_file(path)}")
     if read is None:
-        raise DataError(f"data.path: '{path.name}' has an unknown suffix; known: {', '.join(_READERS)}")
+        raise DataError(f"{key}: '{path.name}' has an unknown suffix; known: {', '.join(_READERS)}")
     try:
         yield from read(path)
     except UnicodeDecodeError:

@@ -61,21 +61,22 @@ class Texts:
     source: DataSettings
 
 
-def read(settings: DataSettings, *, is_demo: bool) -> Texts:
+def read(settings: DataSettings, *, is_demo: bool, key: str = "data.path") -> Texts:
     """The texts that a recipe's `data` names; `auto` is the demo's test set for the demo, builtin sentences otherwise.
 
-    Raises DataError, with file and line where there is one.
+    Raises DataError, with file and line where there is one; `key` is the setting that names the file.
     """
     name, path = _source(settings.path, is_demo)
-    rows = list(islice(read_rows(path), settings.limit))
+    rows = list(islice(read_rows(path, key), settings.limit))
     if not rows:
         raise DataError(f"{path}: holds no texts")
     texts = tuple(_text(row, settings.text, path) for row in rows)
     labels = _labels(rows, settings.label)
+    others = None if settings.calibration is None else Path(settings.calibration).expanduser().absolute()
     source = settings.model_copy(
         update={
             "path": name if name in _SHIPPED else str(path.absolute()),
-            "calibration": None if settings.calibration is None else str(Path(settings.calibration).absolute()),
+            "calibration": None if others is None else str(others),
         }
     )
     return Texts(texts, labels, name, fingerprint(texts, labels), source)

@@ -171,9 +171,11 @@ def _make_good(rows: dict[str, Row], plans: dict[str, Plan], out: Path, keep: Ke
 
 
 def _remark(plan: Plan, told: set[str], say: Say) -> None:
-    """Say once what a recipe leaves out of this model, and what of it its stages leave alone if that is much."""
+    """Say once what a recipe leaves out of this model or its texts, and what its stages leave alone if that is much."""
     alone = plan.recipe.remainder(plan.source.checkpoint.outline)
-    for remark in (*plan.recipe.left_out, alone.warning if alone else None):
+    dropped = plan.source.dropped
+    overlap = f"{dropped} of the calibration texts are measured on too, and not calibrated on" if dropped else None
+    for remark in (*plan.recipe.left_out, overlap, alone.warning if alone else None):
         line = f"{plan.recipe.name} on {plan.source.original.name}: {remark}"
         if remark is not None and line not in told:
             say(line)

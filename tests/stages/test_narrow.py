@@ -16,6 +16,7 @@ from optimizer.model.blocks import Block
 from optimizer.stages.curvature import Curvature, curvatures
 from optimizer.stages.elimination import Removal, removals, without
 from optimizer.stages.narrow import Removable, choose
+from tests.conftest import WORDS
 
 DOWN = "bert.encoder.layer.{}.output.dense"
 UP = "bert.encoder.layer.{}.intermediate.dense"
@@ -215,3 +216,21 @@ def test_a_run_takes_its_calibration_texts(
     assert row["calibration_examples"] == "36"
     log = next((tmp_path / "outputs" / "runs").glob("*/run.log")).read_text()
     assert "of 64 neurons removed" in log
+
+
+def test_calibration_texts_that_are_measured_on_are_counted_on_the_screen(
+    optimizer: Callable[..., tuple[int, str, str]], tiny_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    (tmp_path / "some.txt").write_text("the cat\na dog runs\n")
+    others = [f"the {one} {other} {third}\n" for one in WORDS[:7] for other in WORDS[:5] for third in WORDS[:4]]
+    (tmp_path / "others.txt").write_text("".join([*others, "a dog runs\n"]))
+    words = [
+        "recipe=narrow_int8", "model=local", f"model.path={tiny_model('sequence-classification')}", "format=packed",
+        "data.path=some.txt", "~engine", "evaluation=none",
+    ]  # fmt: skip
+    code, _, said = optimizer(*words, "data.calibration=others.txt")
+    assert code == 0, said
+    assert ": 1 of the calibration texts are measured on too, and not calibrated on\n" in said
+    code, _, said = optimizer(*words, "data.calibration=elsewhere.txt")
+    assert code == 2
+    assert said.startswith("optimizer: data.calibration: 'elsewhere.txt' does not exist")
