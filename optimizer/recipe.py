@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from optimizer.data.texts import DataSettings
-from optimizer.errors import PackageError, RecipeError
+from optimizer.errors import PackageError, RecipeError, install
 from optimizer.evaluation.job import Environment, EvaluationSettings
 from optimizer.formats import FORMATS
 from optimizer.model.checkpoint import Checkpoint
@@ -240,8 +240,12 @@ def _check_packages(recipe: Recipe) -> None:
             raise PackageError(f"stages.{step.label}: needs the package {package}; run: pip install {package}")
     kind = FORMATS[recipe.output.format]
     for package in _missing(kind.packages):
-        remedy = f"'optimizer[{kind.extra}]'; or write recipe=compact, which needs none" if kind.extra else package
-        raise PackageError(f"format: needs the package {package}; run: pip install {remedy}")
+        remedy = (
+            f"{install(kind.extra)}; or write recipe=compact, which needs none"
+            if kind.extra
+            else f"pip install {package}"
+        )
+        raise PackageError(f"format: needs the package {package}; run: {remedy}")
 
 
 def _missing(packages: tuple[str, ...]) -> list[str]:

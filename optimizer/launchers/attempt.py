@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from optimizer.errors import OptimizerError, RecipeError, as_optimizer_error, first_line
+from optimizer.errors import OptimizerError, RecipeError, as_optimizer_error, first_line, install
 from optimizer.launchers.launcher import R, T
 
 
@@ -27,8 +27,7 @@ def require(package: str) -> Any:
         return importlib.import_module(package)
     except ImportError as error:
         raise RecipeError(
-            f"hydra.launcher: {package} cannot be imported ({first_line(error)}); "
-            f"write pip install 'optimizer[{package}]'"
+            f"hydra.launcher: {package} cannot be imported ({first_line(error)}); write {install(package)}"
         ) from None
 
 

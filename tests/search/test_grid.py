@@ -148,7 +148,7 @@ def test_an_engine_that_is_not_installed_is_left_out_with_the_extra_that_brings_
     assert runs.tried == ALL[:4]
     (line,) = [line for line in lines if "onnxruntime" in line]
     assert line.startswith(
-        "search: left out: format: needs the package onnxruntime; run: pip install 'optimizer[onnx]'"
+        "search: left out: format: needs the package onnxruntime; run: pip install 'transformer-optimizer[onnx]'"
     )
 
 
