@@ -10,12 +10,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from optimizer import __version__
 from optimizer.errors import ArtifactError
 
 NAME = "manifest.json"
 CARD = "README.md"
 FORMAT_VERSION = 1
-_PACKAGES = ("optimizer", "torch", "transformers", "bitsandbytes", "numpy", "safetensors")
+_PACKAGES = ("torch", "transformers", "bitsandbytes", "numpy", "safetensors")
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Manifest:
 
 def versions(packages: Iterable[str] = ()) -> dict[str, str]:
     """The versions of everything that decides an artifact's bytes: `packages` are those of its stages and format."""
-    found = {"python": platform.python_version()}
+    found = {"python": platform.python_version(), "optimizer": __version__}
     for package in {*_PACKAGES, *packages}:
         try:
             found[package] = _version(package)
