@@ -126,10 +126,14 @@ def prepare(
         names = frozenset(each.routed)
         through = names | each.altered
 
-        def weights(names: frozenset[str] = names, earlier: Transforms = transforms) -> Iterator[Weight]:
+        as_named = original.outline.entries.keys() == each.before.entries.keys()
+
+        def weights(
+            names: frozenset[str] = names, earlier: Transforms = transforms, as_named: bool = as_named
+        ) -> Iterator[Weight]:
             for weight in original.weights():
-                if weight.name in names:
-                    yield from _through(weight, earlier)
+                if weight.name in names or not as_named:
+                    yield from (after for after in _through(weight, earlier) if after.name in names)
 
         so_far = Staged(record, packages, name, original, each.before, transforms)
         context = Context(each.before, each.routed, log, so_far.materialise, examples or _none(each.step))
