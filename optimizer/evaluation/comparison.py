@@ -81,7 +81,7 @@ def _without_an_answer(batch: Batch, logits: Tensor, valid: Tensor | None) -> li
         owners = torch.arange(len(mask)).repeat_interleave(mask.sum(1).cpu())
     else:  # generated tokens, of any text of the batch
         owners = torch.zeros(len(rows), dtype=torch.long)
-    return [batch.positions[int(owner)] for owner in owners[rows].unique()]
+    return [batch.positions[int(owner)] for owner in dict.fromkeys(owners[rows].tolist())]
 
 
 def _nan(whose: str, positions: list[int], count: int, data: str) -> str:

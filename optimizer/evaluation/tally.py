@@ -110,7 +110,7 @@ class Tally:
         self._add("divergence", agreement.divergence(*both))
         if self._decision == "class" and piece.original.ndim == 2:
             for name, logits in (("distinct_answers", piece.artifact), ("original_distinct_answers", piece.original)):
-                self._answered[name].update(logits.argmax(-1).unique().tolist())
+                self._answered[name].update(torch.unique(logits.argmax(-1)).tolist())
 
     def _add_truth(self, piece: Answers) -> None:
         if piece.labels is not None:

@@ -5,15 +5,16 @@ computes holds the lock together with others, and the part that measures time ho
 there runs that share a machine do disturb each other.
 """
 
+import importlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-try:
-    import fcntl
-except ImportError:
-    fcntl = None  # type: ignore[assignment]
+fcntl: Any = None
+with suppress(ImportError):
+    fcntl = importlib.import_module("fcntl")
 
 # Not the folder that TMPDIR names: a batch system gives each job one of its own.
 _FOLDER = Path("/tmp")

@@ -132,18 +132,22 @@ def prepare(
     transforms: Transforms = ()
     for each in laid:
         names = frozenset(each.routed)
-        through = names | each.altered
+        altered = names | each.altered
+        as_named = original.outline.entries.keys() == each.before.entries.keys()
 
-        def weights(names: frozenset[str] = names, earlier: Transforms = transforms) -> Iterator[Weight]:
+        def weights(
+            names: frozenset[str] = names, earlier: Transforms = transforms, as_named: bool = as_named
+        ) -> Iterator[Weight]:
             for weight in original.weights():
-                if weight.name in names:
-                    yield from _through(weight, earlier, allow_nonfinite)
+                if weight.name in names or not as_named:
+                    through = _through(weight, earlier, allow_nonfinite)
+                    yield from (after for after in through if after.name in names)
 
         so_far = Staged(record, packages, name, original, each.before, transforms, allow_nonfinite)
         context = Context(each.before, each.routed, log, so_far.materialise, examples or _none(each.step))
         transform = each.step.stage.prepare(weights, context)
         log(f"{each.step.label}: {each.step.stage.kind} on {each.changed} of {len(each.before.places)} weights")
-        transforms = (*transforms, (each.step.label, through, transform))
+        transforms = (*transforms, (each.step.label, altered, transform))
     return Staged(record, packages, name, original, last(outline, laid), transforms, allow_nonfinite)
 
 

@@ -44,8 +44,9 @@ def made(checkpoint: Checkpoint, stages: dict[str, Any]) -> Staged:
     return parse({"stages": stages}).staged(checkpoint, "model", lambda line: None)
 
 
-def through(checkpoint: Checkpoint, *transforms: tuple[str, frozenset[str], Transform]) -> Staged:
-    return replace(made(checkpoint, {}), transforms=transforms)
+def through(checkpoint: Checkpoint, *transforms: tuple[frozenset[str], Transform]) -> Staged:
+    labelled = tuple((f"step{number}", *transform) for number, transform in enumerate(transforms))
+    return replace(made(checkpoint, {}), transforms=labelled)
 
 
 def test_without_patterns_the_stage_chooses_its_roles(checkpoint: Checkpoint) -> None:
@@ -147,7 +148,7 @@ def test_weights_that_a_stage_adds_go_through_the_later_ones_by_their_own_names(
     def double(weight: Weight) -> list[Weight]:
         return [weight.with_tensor(weight.tensor * 2)]
 
-    transforms = ("one", frozenset(["classifier.weight"]), split), ("two", frozenset(["added", "scale"]), double)
+    transforms = (frozenset(["classifier.weight"]), split), (frozenset(["added", "scale"]), double)
     values = tiny.values(through(checkpoint, *transforms))
     assert values["added"].tolist() == [2.0, 2.0]
     assert values["scale"].tolist() == [1.0, 1.0]
