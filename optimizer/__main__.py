@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import optimizer
@@ -17,7 +18,7 @@ def main() -> None:
 
 def _main(arguments: list[str]) -> int:
     if "--version" in arguments:
-        print(f"optimizer {optimizer.__version__}")
+        print(f"optimizer {optimizer.__version__} ({Path(optimizer.__file__).parent})")
         return 0
     # Threads that wait for each other by spinning are ten times slower as soon as anything else uses a core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

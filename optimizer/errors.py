@@ -41,6 +41,11 @@ class ProcessError(OptimizerError):
     """A process that did a part of a run died, or failed in a way that nobody foresaw."""
 
 
+def install(extra: str) -> str:
+    """The command that brings an extra of this package; the name that pip knows it by is in pyproject.toml too."""
+    return f"pip install 'transformer-optimizer[{extra}]'"
+
+
 def as_optimizer_error(error: Exception) -> OptimizerError:
     """The error itself if it is one that users meet, else a ProcessError of its type and its first line."""
     if isinstance(error, OptimizerError):

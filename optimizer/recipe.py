@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from optimizer.data.texts import DataSettings
-from optimizer.errors import PackageError, RecipeError
+from optimizer.errors import PackageError, RecipeError, install
 from optimizer.evaluation.job import Environment, EvaluationSettings
 from optimizer.formats import FORMATS
 from optimizer.model.checkpoint import Checkpoint
@@ -67,7 +67,8 @@ class Output(Settings):
 class Recipe:
     """One model, the stages in their order, what is stored, what is measured and what is demanded.
 
-    `left_out` has a line for each optional stage that a model has nothing for: see `fitted`.
+    `allow_nonfinite` are patterns of the weights that may hold NaN or infinity. `left_out` has a line for each optional
+    stage that a model has nothing for: see `fitted`.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Recipe:
     data: DataSettings
     evaluation: EvaluationSettings
     environment: Environment
+    allow_nonfinite: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
 
     def made_by(self) -> dict[str, Any]:
@@ -86,6 +88,7 @@ class Recipe:
             "name": self.name,
             "stages": {step.label: _step_values(step) for step in self.steps},
             **self.output.values(),
+            **({"allow_nonfinite": list(self.allow_nonfinite)} if self.allow_nonfinite else {}),
         }
 
     @property
@@ -132,7 +135,9 @@ class Recipe:
         for line in recipe.left_out:
             log(line)
         casts = FORMATS[self.output.format].casts
-        return staging.prepare(original, name, recipe.steps, recipe.made_by(), casts, log, examples)
+        return staging.prepare(
+            original, name, recipe.steps, recipe.made_by(), casts, log, examples, self.allow_nonfinite
+        )
 
     def values(self) -> dict[str, Any]:
         """Every setting, as the keys of a recipe file that gives this recipe again."""
@@ -152,6 +157,7 @@ KEYS = (
     "format",
     "also_pt",
     "engine",
+    "allow_nonfinite",
     "gates",
     "model",
     "data",
@@ -186,6 +192,7 @@ def parse(values: Mapping[str, Any], *, installed: bool = True) -> Recipe:
         data=build(DataSettings, values.get("data"), "data"),
         evaluation=build(EvaluationSettings, values.get("evaluation"), "evaluation"),
         environment=build(Environment, _given(values, Environment), ""),
+        allow_nonfinite=_patterns(values.get("allow_nonfinite")),
     )
     _ = recipe.output.engine_settings
     if recipe.output.also_pt and not FORMATS[recipe.output.format].holds_weights:
@@ -200,6 +207,14 @@ def parse(values: Mapping[str, Any], *, installed: bool = True) -> Recipe:
 def _given(values: Mapping[str, Any], kind: type[Settings]) -> dict[str, Any]:
     """The fields of `kind` that `values` sets; a null means the default."""
     return {key: values[key] for key in kind.model_fields if values.get(key) is not None}
+
+
+def _patterns(value: Any) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not all(isinstance(pattern, str) for pattern in value):
+        raise RecipeError(f"allow_nonfinite: {value!r}: expected a list of patterns; write allow_nonfinite=['*.mask']")
+    return tuple(value)
 
 
 def _steps(stages: Any) -> tuple[Step, ...]:
@@ -240,8 +255,12 @@ def _check_packages(recipe: Recipe) -> None:
             raise PackageError(f"stages.{step.label}: needs the package {package}; run: pip install {package}")
     kind = FORMATS[recipe.output.format]
     for package in _missing(kind.packages):
-        remedy = f"'optimizer[{kind.extra}]'; or write recipe=compact, which needs none" if kind.extra else package
-        raise PackageError(f"format: needs the package {package}; run: pip install {remedy}")
+        remedy = (
+            f"{install(kind.extra)}; or write recipe=compact, which needs none"
+            if kind.extra
+            else f"pip install {package}"
+        )
+        raise PackageError(f"format: needs the package {package}; run: {remedy}")
 
 
 def _missing(packages: tuple[str, ...]) -> list[str]:

@@ -57,7 +57,7 @@ def main() -> int:
         if not len(given.model) == len(given.data) == len(given.calibration):
             raise EvaluationError("--model, --data and --calibration: one of each for every model; write all three")
         print(f"{described()}; {cores()} threads", flush=True)
-        cases = [_random(kind) for kind in ("bert", "deberta-v2")] if given.shapes else []
+        cases = [_random(kind, given.grid) for kind in ("bert", "deberta-v2")] if given.shapes else []
         cases += [_trained(*case, given) for case in zip(given.model, given.data, given.calibration, strict=True)]
         for case in cases:
             for line in case():
@@ -68,7 +68,7 @@ def main() -> int:
     return 0
 
 
-def _random(kind: str) -> Callable[[], Iterator[str]]:
+def _random(kind: str, grid: str) -> Callable[[], Iterator[str]]:
     """The case of a base-size shape whose weights are drawn."""
 
     def case() -> Iterator[str]:
@@ -86,7 +86,7 @@ def _random(kind: str) -> Callable[[], Iterator[str]]:
         texts = [_block(model, 1, length) for length in range(8, 68)]
         with tempfile.TemporaryDirectory() as folder:
             model.save_pretrained(folder)
-            yield from _table(f"{kind}, base shape, random weights", model, Path(folder), texts, None, {}, GRID)
+            yield from _table(f"{kind}, base shape, random weights", model, Path(folder), texts, None, {}, grid)
 
     return case
 

@@ -21,7 +21,7 @@ RECIPES = sorted(path.stem for path in (ROOT / "conf" / "recipe").glob("*.yaml")
 
 
 def test_version_and_help(optimizer):
-    assert optimizer("--version") == (0, "optimizer 0.1.0\n", "")
+    assert optimizer("--version") == (0, f"optimizer 0.1.0 ({ROOT / 'optimizer'})\n", "")
     code, out, _ = optimizer("--help")
     assert code == 0
     assert "recipe: aggressive, balanced" in out
@@ -111,7 +111,7 @@ def test_a_missing_engine_is_one_line_with_its_extra_and_a_recipe_that_needs_non
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "openvino" else find(name))
     code, out, err = optimizer()
     assert (code, out) == (2, "")
-    assert "format: needs the package openvino; run: pip install 'optimizer[openvino]'" in one_line(err)
+    assert "format: needs the package openvino; run: pip install 'transformer-optimizer[openvino]'" in one_line(err)
     assert "recipe=compact" in err
     assert not list(tmp_path.rglob("*.*"))
     assert optimizer("recipe=compact", "evaluation=none")[0] == 0

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from optimizer.errors import DataError, first_line
+from optimizer.errors import DataError, first_line, install
 from optimizer.settings import nearest
 
 
@@ -86,9 +86,7 @@ def _parquet(path: Path) -> Iterator[Row]:
     try:
         from pyarrow import ArrowException, parquet
     except ImportError:
-        raise DataError(
-            f"{path}: parquet needs pyarrow; pip install 'optimizer[parquet]', or give a csv file"
-        ) from None
+        raise DataError(f"{path}: parquet needs pyarrow; {install('parquet')}, or give a csv file") from None
     number = 0
     try:
         with parquet.ParquetFile(path) as file:

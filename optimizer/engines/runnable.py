@@ -83,17 +83,18 @@ class Runnable(ABC):
         return [(slice(0, rows), length)] if mask is None else split(mask, streams)
 
     def answer(self, texts: Iterable[Text], batch_size: int = 32, top_k: int | None = 1) -> list[Any]:
-        """Labels with scores for texts or pairs of texts, in their order: {"label": …, "score": …} for each.
+        """What the model says of texts, in their order, as transformers' pipelines say it.
 
-        Texts are sorted by length and read in batches of at most `batch_size` and of a bounded number of tokens. With
-        another `top_k` than 1, each answer is a list of so many labels, best first; None gives all. Scores are those of
-        transformers' text-classification pipeline. Raises EvaluationError where the model gives no labels to texts.
+        Of texts or pairs {"label": …, "score": …}; with another `top_k` than 1 a list of so many, best first, None for
+        all. Where tokens have labels, a list of them. Of pairs (question, context) {"answer", "start", "end", "score"}.
+        Texts are sorted by length and read in batches of at most `batch_size` and of a bounded number of tokens; what
+        is longer than the model takes is cut. Raises EvaluationError where the model has no such answers.
         """
         if self.directory is None:
             raise EvaluationError("answer: this graph has no tokenizer beside it; write optimizer.load(DIRECTORY)")
         if self._reader is None:
             self._reader = answering.reader(self.directory, self.inputs)
-        return answering.answer(self, self._reader, self.config, texts, batch_size, top_k)
+        return answering.answer(self, self._reader, texts, batch_size, top_k)
 
     def to(self, *_: Any, **__: Any) -> "Runnable":
         """Itself: it stays where its engine runs."""

@@ -52,13 +52,46 @@ def compare(job: Job, texts: Texts, original: Side, artifact: Side) -> Figures:
     own_plan = _own_plan(job, plan, artifact.inputs) if artifact.inputs is not asked else plan
     with _asking(path):
         known = recorded(path) or _record(original, plan, path)
+    broken: dict[str, list[int]] = {"original": [], "artifact": []}
     pairs = zip(plan, own_plan, strict=True)
     bar = tqdm(pairs, desc="agreement", unit="batch", total=len(plan), leave=False, disable=None)
     for index, (batch, own) in enumerate(bar):
         expected = known.read(index) if known else predict(job.task, original.model, batch.inputs)
         found = predict(job.task, artifact.model, own.inputs, expected.decoder_ids)
-        tally.add(_answers(job.task, batch, expected, found, labels))
+        answers = _answers(job.task, batch, expected, found, labels)
+        for whose, logits in (("original", answers.original), ("artifact", answers.artifact)):
+            broken[whose] += _without_an_answer(batch, logits, answers.valid)
+        tally.add(answers)
+    for whose, positions in broken.items():
+        if positions:
+            raise EvaluationError(_nan(whose, positions, len(examples), asked.data))
     return {"data": asked.data, **tally.figures()}
+
+
+def _without_an_answer(batch: Batch, logits: Tensor, valid: Tensor | None) -> list[int]:
+    """The positions of a batch's texts to which a model says NaN."""
+    nan = logits.isnan() if valid is None else logits.isnan() & valid
+    rows = nan.flatten(1).any(1).cpu()
+    if not rows.any():
+        return []
+    mask = batch.inputs.get("attention_mask")
+    if len(rows) == len(batch.positions):
+        owners = torch.arange(len(rows))
+    elif mask is not None and len(rows) == int(mask.sum()):
+        owners = torch.arange(len(mask)).repeat_interleave(mask.sum(1).cpu())
+    else:  # generated tokens, of any text of the batch
+        owners = torch.zeros(len(rows), dtype=torch.long)
+    return [batch.positions[int(owner)] for owner in dict.fromkeys(owners[rows].tolist())]
+
+
+def _nan(whose: str, positions: list[int], count: int, data: str) -> str:
+    remedy = (
+        "mend it before it is made smaller"
+        if whose == "original"
+        else "its weights are finite, so it overflows as it computes: write stages.cast.dtype=bfloat16, or change less"
+    )
+    where = f"text {min(positions) + 1} of {data}" if data != "random" else "random inputs"
+    return f"the {whose} answers NaN to {len(positions)} of {count} examples, the first of them {where}; {remedy}"
 
 
 def _own_plan(job: Job, plan: list[Batch], inputs: Inputs) -> list[Batch]:

@@ -3,10 +3,11 @@
 import contextlib
 import gc
 import re
-import resource
+import sys
 import time
 from pathlib import Path
 
+import psutil
 import torch
 
 from optimizer.evaluation.job import Job
@@ -63,9 +64,13 @@ def _peak(device: torch.device) -> int:
     """The most bytes in use so far, of the device or of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    with contextlib.suppress(OSError):
+        if found := re.search(r"^VmHWM:\s+(\d+) kB$", _STATUS.read_text(), re.MULTILINE):
+            return int(found[1]) * _BYTES_PER_KIB
     try:
-        found = re.search(r"^VmHWM:\s+(\d+) kB$", _STATUS.read_text(), re.MULTILINE)
-    except OSError:
-        found = None
-    kib = int(found[1]) if found else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return kib * _BYTES_PER_KIB
+        import resource
+    except ImportError:  # Windows, which calls it the peak of the working set
+        known = psutil.Process().memory_info()
+        return int(getattr(known, "peak_wset", known.rss))
+    most: int = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * _BYTES_PER_KIB

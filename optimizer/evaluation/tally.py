@@ -52,6 +52,7 @@ class Tally:
         self._rows = 0
         self._sums: defaultdict[str, float] = defaultdict(float)
         self._largest = 0.0
+        self._answered: defaultdict[str, set[int]] = defaultdict(set)
 
     def add(self, answers: Answers) -> None:
         """Count the rows of one batch."""
@@ -87,7 +88,8 @@ class Tally:
     def _decided(self) -> Figures:
         agreeing = round(self._sums["agreeing"])
         low, high = agreement.wilson(agreeing, self._rows)
-        return {
+        answered: Figures = {name: len(classes) for name, classes in self._answered.items()}
+        return answered | {
             "agreement": agreeing / self._rows,
             "agreement_low": low,
             "agreement_high": high,
@@ -106,6 +108,9 @@ class Tally:
         both = piece.original, piece.artifact, self._decision, piece.valid
         self._add("agreeing", agreement.agrees(*both))
         self._add("divergence", agreement.divergence(*both))
+        if self._decision == "class" and piece.original.ndim == 2:
+            for name, logits in (("distinct_answers", piece.artifact), ("original_distinct_answers", piece.original)):
+                self._answered[name].update(torch.unique(logits.argmax(-1)).tolist())
 
     def _add_truth(self, piece: Answers) -> None:
         if piece.labels is not None:

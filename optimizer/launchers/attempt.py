@@ -1,13 +1,11 @@
 """What all launchers share: one attempt at an item, and what may be missing for it."""
 
-import contextlib
 import importlib
-import signal
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
-from optimizer.errors import OptimizerError, RecipeError, as_optimizer_error, first_line
+from optimizer.errors import OptimizerError, RecipeError, as_optimizer_error, first_line, install
 from optimizer.launchers.launcher import R, T
 
 
@@ -27,16 +25,5 @@ def require(package: str) -> Any:
         return importlib.import_module(package)
     except ImportError as error:
         raise RecipeError(
-            f"hydra.launcher: {package} cannot be imported ({first_line(error)}); "
-            f"write pip install 'optimizer[{package}]'"
+            f"hydra.launcher: {package} cannot be imported ({first_line(error)}); write {install(package)}"
         ) from None
-
-
-@contextlib.contextmanager
-def late_interrupt() -> Iterator[None]:
-    """Let a Ctrl-C wait until the end of the block; processes started in the block never see one."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -11,11 +11,12 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from optimizer.errors import OptimizerError, ProcessError, RecipeError, first_line
-from optimizer.launchers.attempt import late_interrupt, require
+from optimizer.launchers.attempt import require
 from optimizer.launchers.launcher import Outcomes, R, T
 from optimizer.launchers.side_by_side import SideBySide
 from optimizer.launchers.submitit_jobs import answers, new_folder, read_answer, run
 from optimizer.processes import family
+from optimizer.processes.interrupt import without_sigint
 
 _SECONDS_BETWEEN_LOOKS = 0.1
 
@@ -53,7 +54,7 @@ class SubmititLocal(SideBySide):
             while waiting or running:
                 # submitit itself would start all of them at once
                 while waiting and len(running) < self.workers:
-                    with late_interrupt(), _writable(folder):
+                    with without_sigint(), _writable(folder):
                         index, item = waiting.popleft()
                         running[index] = executor.submit(function, item)
                 for index, job in list(running.items()):

@@ -14,10 +14,11 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from optimizer.errors import OptimizerError, ProcessError, RecipeError, first_line
 from optimizer.launchers import slurm_queue
-from optimizer.launchers.attempt import late_interrupt, require
+from optimizer.launchers.attempt import require
 from optimizer.launchers.launcher import Outcomes, R, T
 from optimizer.launchers.slurm_queue import SlurmError
 from optimizer.launchers.submitit_jobs import answers, new_folder, read_answer, run
+from optimizer.processes.interrupt import without_sigint
 from optimizer.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -89,7 +90,7 @@ class SubmititSlurm(Settings):
             return
         jobs: dict[str, Any] = {}
         try:
-            with late_interrupt():
+            with without_sigint():
                 executor, submitted = _submit(submitit, self._parameters(), function, items, folder)
                 jobs.update((job.job_id, job) for job in submitted)
             indices = {job.job_id: index for index, job in enumerate(submitted)}

@@ -65,11 +65,17 @@ _SHAPES = (
     _heads("attn", ("Wqkv",), "attn.Wo", parts=3, ranked=False),
 )
 _WIDTHS, _HEADS = ("hidden_size", "dim"), ("num_attention_heads", "n_heads")
+_NEURONS = ("intermediate_size", "hidden_dim")
 
 
 def blocks(modules: Collection[str], config: Mapping[str, Any]) -> list[Block]:
     """The blocks of a model with these modules and these values of config.json, layer by layer; [] if none is known."""
     return list(_blocks(modules, _first(config, _WIDTHS) // (_first(config, _HEADS) or 1)))
+
+
+def width_key(config: Mapping[str, Any]) -> str | None:
+    """The key of config.json that says how many neurons the feed-forward of every layer has; None if none does."""
+    return next((name for name in _NEURONS if isinstance(config.get(name), int)), None)
 
 
 def _blocks(modules: Collection[str], head_size: int) -> Iterator[Block]:

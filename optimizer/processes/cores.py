@@ -13,7 +13,15 @@ def cores(root: Path = Path("/")) -> int:
     The quota is that of cgroup v2 (`cpu.max`) or v1 (`cpu.cfs_quota_us`), of this process's group or any above it,
     rounded up: https://docs.kernel.org/admin-guide/cgroup-v2.html. `root` is where `proc` and `sys` are.
     """
-    return min([len(os.sched_getaffinity(0)), *map(math.ceil, _quotas(root))])
+    return min([_allowed(), *map(math.ceil, _quotas(root))])
+
+
+def _allowed() -> int:
+    """Those that this process may run on, as far as the system tells; all elsewhere."""
+    with suppress(AttributeError):  # no macOS, no Windows
+        return len(os.sched_getaffinity(0))
+    count: int | None = getattr(os, "process_cpu_count", os.cpu_count)()  # from Python 3.13 on
+    return count or 1
 
 
 def _quotas(root: Path) -> Iterator[float]:

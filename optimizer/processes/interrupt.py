@@ -36,6 +36,19 @@ def check() -> None:
         raise KeyboardInterrupt
 
 
+@contextmanager
+def without_sigint() -> Iterator[None]:
+    """Keep a SIGINT from this thread until the end; processes started meanwhile keep it out too. Nothing on Windows."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _on_signal(number: int, frame: FrameType | None) -> None:
     global _arrived  # noqa: PLW0603
     _arrived = True

@@ -8,13 +8,18 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from multiprocessing import connection, forkserver, resource_tracker
-from multiprocessing.context import ForkServerProcess, SpawnProcess
+from multiprocessing import connection
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from optimizer.errors import ProcessError, as_optimizer_error
 from optimizer.processes.family import family, kill
+from optimizer.processes.interrupt import without_sigint
+
+if TYPE_CHECKING:  # Windows has but one of them
+    from multiprocessing.context import ForkServerProcess, SpawnProcess
+
+    Process = ForkServerProcess | SpawnProcess
 
 T = TypeVar("T")
 
@@ -69,16 +74,15 @@ def warm_up() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if not _HAS_FORKSERVER:
         return
+    from multiprocessing import forkserver, resource_tracker
+
     forkserver.set_forkserver_preload([_PRELOADED])
     resource_tracker.ensure_running()  # it unblocks SIGINT when it starts, so it must not start below
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
+    with without_sigint():
         forkserver.ensure_running()  # inherits the mask: a Ctrl-C during its imports must not end it
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _new_process(target: Callable[..., None], args: tuple[Any, ...]) -> ForkServerProcess | SpawnProcess:
+def _new_process(target: Callable[..., None], args: tuple[Any, ...]) -> "Process":
     if _HAS_FORKSERVER:
         return multiprocessing.get_context("forkserver").Process(target=target, args=args)
     return multiprocessing.get_context("spawn").Process(target=target, args=args)
@@ -95,7 +99,7 @@ def _without_main() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-def _receive(reader: connection.Connection, process: ForkServerProcess | SpawnProcess) -> tuple[Any, Exception | None]:
+def _receive(reader: connection.Connection, process: "Process") -> tuple[Any, Exception | None]:
     connection.wait([reader, process.sentinel])
     with contextlib.suppress(EOFError, OSError):  # the child died before or while it answered
         if reader.poll():
@@ -113,7 +117,7 @@ def _ending(exitcode: int | None) -> str:
     return f"was killed by {name}{reason}"
 
 
-def _end(process: ForkServerProcess | SpawnProcess) -> None:
+def _end(process: "Process") -> None:
     if process.pid is None:
         return
     if process.is_alive():

@@ -64,6 +64,8 @@ def _remarks(rows: list[Row]) -> list[str]:
     for row in rows:
         if row.speedup and is_slower(row):
             remarks.append(f"{row.run_id} is slower than its original: {_times(1 / row.speedup)} the latency.")
+        if broken := _broken(row):
+            remarks.append(f"{row.run_id} is broken: {broken}.")
         if row.agreement_low is None or row.agreement_high is None:
             continue
         if (width := row.agreement_high - row.agreement_low) > _WIDE_INTERVAL:
@@ -72,6 +74,18 @@ def _remarks(rows: list[Row]) -> list[str]:
                 f"{width:.3f} wide."
             )
     return remarks + remarks_on_data(rows)
+
+
+def _broken(row: Row) -> str | None:
+    """What is plainly wrong with the answers of an artifact, None if nothing is."""
+    given, before = row.distinct_answers, row.original_distinct_answers
+    if row.agreement is None or given is None or before is None or before < 2:
+        return None
+    if given == 1:
+        return f"it gives one answer to all {row.examples} examples, where the original gives {before} different ones"
+    if row.agreement < 1 / before:
+        return f"it agrees with the original on fewer examples than guessing among its {before} answers would"
+    return None
 
 
 def _times(factor: float) -> str:

@@ -92,6 +92,8 @@ class Row:
     latency_grid: Cells = field(default=None, hash=False, metadata={"group": "grid"})
     untouched_ratio: Number = _column("size")
     engine_choice: Text = _column("latency")
+    distinct_answers: Count = _column("quality")
+    original_distinct_answers: Count = _column("quality")
     further: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @classmethod

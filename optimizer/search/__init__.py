@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from optimizer.errors import RecipeError
+from optimizer.errors import RecipeError, install
 from optimizer.recipe import Recipe
 from optimizer.rows.row import Row
 from optimizer.search import grid, trials
@@ -46,5 +46,5 @@ def _proposer(recipe: Mapping[str, Any], goal: Search, say: Callable[[str], None
     except ModuleNotFoundError as error:
         if error.name != "optuna":
             raise
-        raise RecipeError("search: needs Optuna; write pip install 'optimizer[search]'") from None
+        raise RecipeError(f"search: needs Optuna; write {install('search')}") from None
     return tpe.propose

@@ -2,6 +2,7 @@
 
 from optimizer.stages.bitsandbytes import Bitsandbytes
 from optimizer.stages.cast import Cast
+from optimizer.stages.drop_layers import DropLayers
 from optimizer.stages.narrow import Narrow
 from optimizer.stages.prune import Prune
 from optimizer.stages.quantize import Quantize
@@ -9,7 +10,7 @@ from optimizer.stages.stage import Stage
 from optimizer.stages.threshold import Threshold
 
 STAGES: dict[str, type[Stage]] = {
-    stage.kind: stage for stage in (Bitsandbytes, Cast, Narrow, Prune, Quantize, Threshold)
+    stage.kind: stage for stage in (Bitsandbytes, Cast, DropLayers, Narrow, Prune, Quantize, Threshold)
 }
 
 KNOBS: dict[str, type[Stage]] = {stage.knob.name: stage for stage in STAGES.values() if stage.knob is not None}

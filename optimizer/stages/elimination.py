@@ -4,6 +4,7 @@ Optimal Brain Surgeon over whole columns, in the metric of the Fisher informatio
 Derivatives for Network Pruning (1993); Kurtic et al., ZipLM (2023).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +14,10 @@ from optimizer.stages.curvature import Curvature
 
 _DAMPING = 1e-2  # of the mean diagonal: the moments rest on a few thousand tokens
 _CANDIDATES = 4  # times as many as go at once are looked at
-_MOST = 0.9  # of the inputs; the last ones are never worth their removal
+MOST = 0.9  # of the inputs; the last ones are never worth their removal
+
+Change = Callable[[Tensor], Tensor]
+"""What a weight or a bias becomes."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ def removals(weight: Tensor, curvature: Curvature, size: int, together: int) -> 
     units = torch.arange(weight.shape[1]).reshape(-1, size)
     alive = torch.ones(len(units), dtype=torch.bool)
     found = []
-    for _ in range(int(len(units) * _MOST) // together):
+    for _ in range(int(len(units) * MOST) // together):
         costs = _costs(left, inverse, units).masked_fill(~alive, torch.inf)
         chosen = costs.topk(min(together * _CANDIDATES, int(alive.sum())), largest=False).indices
         if together < len(chosen):
@@ -61,6 +65,11 @@ def without(weight: Tensor, curvature: Curvature, columns: Tensor) -> Tensor:
     fitted = torch.zeros_like(weight, dtype=torch.float64)
     fitted[:, kept] = torch.linalg.solve(moments[kept][:, kept], moments[kept] @ weight.double().T).T
     return fitted.to(weight.dtype)
+
+
+def matrix(after: Tensor) -> Change:
+    """What puts this in the place of a module's matrix and leaves its bias."""
+    return lambda tensor: after.to(tensor.dtype) if tensor.ndim > 1 else tensor
 
 
 def _damped(moments: Tensor) -> Tensor:

@@ -2,24 +2,24 @@
 
 Chosen by the divergence that they cost for each multiply-add that they save: Kwon et al., A Fast Post-Training Pruning
 Framework for Transformers (2022); Kurtic et al., ZipLM (2023). Shapes stay, so anything loads the outcome; the formats
-that an engine runs leave out what is zero.
+that an engine runs leave out what is zero. With one width for every layer, shapes get smaller instead.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
-from pydantic import Field
-from torch import Tensor
+from pydantic import Field, model_validator
 
 from optimizer.errors import NothingToDo
 from optimizer.model.blocks import Block, blocks
 from optimizer.model.examples import tokens
 from optimizer.model.outline import Outline
 from optimizer.model.weight import Place, Weight, Weights
+from optimizer.stages import uniform
 from optimizer.stages.curvature import Curvature, curvatures
-from optimizer.stages.elimination import Removal, removals, without
+from optimizer.stages.elimination import Change, Removal, matrix, removals, without
 from optimizer.stages.stage import Context, Stage, Transform
 
 _TOGETHER = 32  # neurons: engines multiply in multiples of it
@@ -29,7 +29,8 @@ _AHEAD = 4  # removals that may be taken at once, where a dear one is followed b
 class Narrow(Stage):
     """Saves `amount` (0 to 0.9) of the multiply-adds of an encoder's layers; `heads` says whether heads may go too.
 
-    What it keeps is fitted to the calibration texts, which it needs.
+    What it keeps is fitted to the calibration texts, which it needs. `uniform` takes neurons alone, as many from every
+    layer, out of the tensors and out of config.json: a smaller model, which whatever loads the original loads.
     """
 
     kind: ClassVar[str] = "narrow"
@@ -37,12 +38,23 @@ class Narrow(Stage):
 
     amount: float = Field(ge=0, le=0.9, allow_inf_nan=False)
     heads: bool = True
+    uniform: bool = False
+
+    @model_validator(mode="after")
+    def _neurons_alone(self) -> Self:
+        if self.uniform and self.heads:
+            raise ValueError("uniform takes no heads; write heads: false beside it")
+        return self
 
     def outline(self, before: Outline, routed: Mapping[str, Place]) -> Outline:
-        """As before; there must be a layer that it knows, all its matrices routed."""
-        if before.config and not _blocks(before, routed):
+        """As before, or with fewer neurons in every layer; there must be a layer that it knows, its matrices routed."""
+        found = _blocks(before, routed)
+        if before.config and not found:
             raise NothingToDo(f"it knows no layer of a '{before.config.get('model_type')}' model among these weights")
-        return before
+        if not self.uniform or not self.amount or not found:
+            return before
+        neurons = uniform.neurons_of_all_layers(before, found)
+        return uniform.narrower(before, neurons, uniform.gone(before, found, self.amount, _TOGETHER))
 
     def leaves_alone(self, before: Outline, routed: Mapping[str, Place]) -> Mapping[str, str]:
         """What makes or reads no neuron or head."""
@@ -63,23 +75,46 @@ class Narrow(Stage):
         model = context.model()
         known = curvatures(model, context.outline.task, [block.reader for block in found], examples)
         mean = sum(map(tokens, examples)) / len(examples)
+        context.log(f"narrow: {len(examples)} texts of {mean:.0f} tokens on average")
+        changes = (
+            self._uniform(model, found, known, context)
+            if self.uniform
+            else self._by_need(model, found, known, mean, context.log)
+        )
+        modules = {name: place.module for name, place in context.outline.places.items()}
+
+        def transform(weight: Weight) -> Iterable[Weight]:
+            change = changes.get(modules[weight.name])
+            return [weight if change is None else weight.with_tensor(change(weight.tensor))]
+
+        return transform
+
+    def _uniform(
+        self, model: Any, found: Sequence[Block], known: Mapping[str, Curvature], context: Context
+    ) -> dict[str, Change]:
+        neurons = uniform.neurons_of_all_layers(context.outline, found)
+        lost = uniform.gone(context.outline, found, self.amount, _TOGETHER)
+        context.log(f"narrow: {lost} neurons of each of {len(neurons)} layers removed")
+        return uniform.cut(model, neurons, known, lost, _TOGETHER)
+
+    def _by_need(
+        self,
+        model: Any,
+        found: Sequence[Block],
+        known: Mapping[str, Curvature],
+        mean: float,
+        log: Callable[[str], None],
+    ) -> dict[str, Change]:
+        """What the answers need least, each layer with a width of its own; `mean` is the tokens of a text."""
         run = [block for block in found if block.reader in known]  # others decide nothing
         units = [_removable(block, model, known[block.reader], mean, self._may_go(block)) for block in run]
-        context.log(f"narrow: {len(examples)} texts of {mean:.0f} tokens on average")
         chosen, saved, loss = choose(units, self.amount)
         for each, count in zip(units, chosen, strict=True):
             if count:
                 width = sum(len(removal.columns) for removal in each.removals[:count]) // each.block.size
-                context.log(f"narrow: {each.block.reader}: {width} of {each.count} {each.block.kind} removed")
-        context.log(f"narrow: {saved:.1%} of the multiply-adds saved, expected to cost {loss:.2g} nats")
-        changed = _changed(model, units, chosen)
-        by_module = {name: place.module for name, place in context.routed.items()}
-
-        def transform(weight: Weight) -> Iterable[Weight]:
-            after = changed.get(by_module[weight.name])
-            return [weight if after is None else weight.with_tensor(after.to(weight.tensor.dtype))]
-
-        return transform
+                log(f"narrow: {each.block.reader}: {width} of {each.count} {each.block.kind} removed")
+        log(f"narrow: {saved:.1%} of the multiply-adds saved, expected to cost {loss:.2g} nats")
+        return _changes(model, units, chosen)
 
 
 @dataclass(frozen=True)
@@ -143,17 +178,17 @@ def choose(units: Sequence[Removable], amount: float) -> tuple[list[int], float,
     return chosen, saved / (total or 1), loss
 
 
-def _changed(model: Any, units: Sequence[Removable], chosen: Sequence[int]) -> dict[str, Tensor]:
-    """The new weights, by their modules."""
-    changed = {}
+def _changes(model: Any, units: Sequence[Removable], chosen: Sequence[int]) -> dict[str, Change]:
+    """What becomes of the matrices, by their modules."""
+    changes = {}
     for each, count in zip(units, chosen, strict=True):
         if not count:
             continue
         columns = torch.cat([removal.columns for removal in each.removals[:count]])
         reader = model.get_submodule(each.block.reader).weight.detach()
-        changed[each.block.reader] = without(reader, each.curvature, columns)
+        changes[each.block.reader] = matrix(without(reader, each.curvature, columns))
         for name in each.block.makers:
             weight = model.get_submodule(name).weight.detach().clone()
             weight.view(-1, reader.shape[1], weight.shape[1])[:, columns] = 0
-            changed[name] = weight
-    return changed
+            changes[name] = matrix(weight)
+    return changes

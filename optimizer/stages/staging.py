@@ -16,10 +16,11 @@ from optimizer.model.examples import Examples
 from optimizer.model.outline import Outline, sketch
 from optimizer.model.weight import ROLES, Place, Weight
 from optimizer.settings import nearest
+from optimizer.stages.finite import check_original, check_staged
 from optimizer.stages.stage import Context, Step, Transform
 
-Transforms = tuple[tuple[frozenset[str], Transform], ...]
-"""Each with the names of the weights that go through it."""
+Transforms = tuple[tuple[str, frozenset[str], Transform], ...]
+"""Each with the label of its step, and the names of the weights that go through it."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class Staged:
     """An original with its stages ready: each call of `stream` is a fresh pass over one weight file's outcome.
 
     `record` is the recipe that made it, as a recipe file's keys, `packages` what its stages need installed; `name` is
-    what the original goes by, `outline` what the stages leave of it.
+    what the original goes by, `outline` what the stages leave of it. `allow_nonfinite` are patterns of the weights that
+    may hold NaN or infinity.
     """
 
     record: Mapping[str, Any]
@@ -36,11 +38,16 @@ class Staged:
     original: Checkpoint
     outline: Outline
     transforms: Transforms
+    allow_nonfinite: tuple[str, ...] = ()
 
     def stream(self, shard: Shard) -> Iterator[Weight]:
-        """The weights of one file as they are to be stored."""
+        """The weights of one file as they are to be stored.
+
+        Raises ModelError for one of the original's that is not finite, StageError for one that a stage leaves so.
+        """
         for weight in self.original.weights_of(shard):
-            yield from _through(weight, self.transforms)
+            check_original(weight, self.allow_nonfinite)
+            yield from _through(weight, self.transforms, self.allow_nonfinite)
 
     def materialise(self) -> Any:
         """A torch model that holds the weights as staged, codes restored, in float32; the whole of it is in memory."""
@@ -112,11 +119,12 @@ def prepare(
     casts: bool,
     log: Callable[[str], None],
     examples: Callable[[], Examples] | None = None,
+    allow_nonfinite: tuple[str, ...] = (),
 ) -> Staged:
     """Ready every stage in turn; one that needs figures of the whole model reads the outcome of those before it.
 
-    `record` and `name` as for a Staged, `casts` as for an Outline, `examples` as for a Context; none of the steps is to
-    be left out.
+    `record`, `name` and `allow_nonfinite` as for a Staged, `casts` as for an Outline, `examples` as for a Context; none
+    of the steps is to be left out.
     """
     outline = replace(original.outline, casts=casts)
     laid = lay(outline, steps)
@@ -124,19 +132,23 @@ def prepare(
     transforms: Transforms = ()
     for each in laid:
         names = frozenset(each.routed)
-        through = names | each.altered
+        altered = names | each.altered
+        as_named = original.outline.entries.keys() == each.before.entries.keys()
 
-        def weights(names: frozenset[str] = names, earlier: Transforms = transforms) -> Iterator[Weight]:
+        def weights(
+            names: frozenset[str] = names, earlier: Transforms = transforms, as_named: bool = as_named
+        ) -> Iterator[Weight]:
             for weight in original.weights():
-                if weight.name in names:
-                    yield from _through(weight, earlier)
+                if weight.name in names or not as_named:
+                    through = _through(weight, earlier, allow_nonfinite)
+                    yield from (after for after in through if after.name in names)
 
-        so_far = Staged(record, packages, name, original, each.before, transforms)
+        so_far = Staged(record, packages, name, original, each.before, transforms, allow_nonfinite)
         context = Context(each.before, each.routed, log, so_far.materialise, examples or _none(each.step))
         transform = each.step.stage.prepare(weights, context)
         log(f"{each.step.label}: {each.step.stage.kind} on {each.changed} of {len(each.before.places)} weights")
-        transforms = (*transforms, (through, transform))
-    return Staged(record, packages, name, original, last(outline, laid), transforms)
+        transforms = (*transforms, (each.step.label, altered, transform))
+    return Staged(record, packages, name, original, last(outline, laid), transforms, allow_nonfinite)
 
 
 def _none(step: Step) -> Callable[[], Examples]:
@@ -206,15 +218,25 @@ def _check_floats(step: Step, routed: Iterable[str], made_by: Mapping[str, Step]
             )
 
 
-def _through(weight: Weight, transforms: Transforms) -> Iterable[Weight]:
+def _through(weight: Weight, transforms: Transforms, allow_nonfinite: Sequence[str]) -> Iterable[Weight]:
     weights = [weight]
-    for names, transform in transforms:
+    for label, names, transform in transforms:
         weights = [
             after
             for before in weights
-            for after in (transform(before) if before.role is not None and before.name in names else (before,))
+            for after in (
+                _checked(transform, before, label, allow_nonfinite)
+                if before.role is not None and before.name in names
+                else (before,)
+            )
         ]
     return weights
+
+
+def _checked(transform: Transform, before: Weight, label: str, allow_nonfinite: Sequence[str]) -> Iterator[Weight]:
+    for after in transform(before):
+        check_staged(after, label, before, allow_nonfinite)
+        yield after
 
 
 def _route(step: Step, places: Mapping[str, Place]) -> Mapping[str, Place]:

@@ -46,7 +46,7 @@ def breaking(original: Path, act: Any, after: int = 5) -> Staged:
             act()
         return [weight]
 
-    return replace(at, transforms=((frozenset(at.outline.places), transform),))
+    return replace(at, transforms=(("break", frozenset(at.outline.places), transform),))
 
 
 def write_breaking(original: Path, place: Path, act: Any) -> Manifest:

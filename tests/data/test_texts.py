@@ -178,7 +178,7 @@ def test_parquet_that_is_damaged_or_cannot_be_read_here(tmp_path: Path, monkeypa
     path.write_bytes(b"PAR1 and nothing else")
     assert "is not a parquet file that can be read" in refusal(path)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    assert "pip install 'optimizer[parquet]'" in refusal(path)
+    assert "pip install 'transformer-optimizer[parquet]'" in refusal(path)
 
 
 def test_pairs_need_columns(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Texts in, labels with scores out: those of transformers' pipeline, whatever the order, the lengths, the batches."""
+"""Texts in, answers out: those of transformers' pipeline, whatever the order, the lengths, the batches."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +10,7 @@ from tiny import optimize
 
 import optimizer
 from optimizer.engines.answering import in_batches
+from optimizer.engines.spans import best_span
 from optimizer.errors import EvaluationError
 
 pytest.importorskip("openvino")
@@ -108,14 +109,55 @@ def test_no_texts_have_no_answers_and_one_text_is_no_list(tiny_model: TinyModel,
         ours.answer(["a"], batch_size=0)
 
 
-def test_what_gives_no_labels_to_texts_says_what_to_call(tiny_model: TinyModel, tmp_path: Path) -> None:
-    tokens = graph(tiny_model("token-classification"), tmp_path / "tokens")
-    with pytest.raises(EvaluationError) as caught:
-        tokens.answer(["the cat"])
-    assert str(caught.value) == (
-        "answer: gives labels to texts (sequence-classification), which token-classification does not; "
-        'call transformers.pipeline("token-classification", …)'
-    )
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_tokens_have_the_labels_that_the_pipeline_gives(tiny_model: TinyModel, tmp_path: Path, batch_size: int) -> None:
+    from transformers import AutoTokenizer, pipeline
+
+    original = tiny_model("token-classification")
+    ours = graph(original, tmp_path / "artifact")
+    tokenizer = AutoTokenizer.from_pretrained(original)
+    texts = [text for text in TEXTS if text]
+    expected = pipeline("token-classification", model=optimizer.load(original), tokenizer=tokenizer)(texts)
+    for found, tokens in zip(ours.answer(texts, batch_size=batch_size), expected, strict=True):
+        assert [(one["entity"], one["start"], one["end"]) for one in found] == [
+            (one["entity"], one["start"], one["end"]) for one in tokens
+        ]
+        assert [one["score"] for one in found] == pytest.approx([one["score"] for one in tokens], abs=1e-4)
+    with pytest.raises(
+        EvaluationError, match=r"^texts: are pairs, but tokens are labelled in texts; write \[text, …\]$"
+    ):
+        ours.answer(PAIRS)
+    with pytest.raises(EvaluationError, match=r"^top_k: is for labels of whole texts, not for token-classification; "):
+        ours.answer(texts, top_k=2)
+
+
+def test_questions_have_spans_of_their_contexts(tiny_model: TinyModel, tmp_path: Path) -> None:
+    original = tiny_model("question-answering")
+    ours = graph(original, tmp_path / "artifact")
+    pairs = [*PAIRS, ("the cat", ""), ("a bird", "the fish " * 400)]
+    found = ours.answer(pairs, batch_size=2)
+    for (_, context), one in zip(pairs, found, strict=True):
+        assert context[one["start"] : one["end"]] == one["answer"]
+        assert 0 <= one["score"] <= 1
+    assert found[3] == {"answer": "", "start": 0, "end": 0, "score": 0.0}
+    alone = [ours.answer([pair])[0] for pair in pairs]
+    assert [one["answer"] for one in alone] == [one["answer"] for one in found]
+    with pytest.raises(EvaluationError, match=r"write \[\(question, context\), …\]$"):
+        ours.answer(["the cat"])
+
+
+def test_the_likeliest_span_is_not_the_two_likeliest_ends() -> None:
+    offsets = [None, (0, 3), (4, 7), (8, 12), None]
+    found = best_span(torch.tensor([9.0, 0, 5, 1, 9]), torch.tensor([9.0, 6, 0, 5, 9]), offsets, "one two four")
+    assert found["answer"] == "two four"
+    long = [(place, place + 1) for place in range(40)]
+    far = torch.full((40,), -9.0)
+    starts, ends = far.clone(), far.clone()
+    starts[0], ends[39], ends[3] = 9, 9, 5
+    assert best_span(starts, ends, long, "x" * 40)["end"] == 4
+
+
+def test_what_says_nothing_of_texts_says_what_to_call(tiny_model: TinyModel, tmp_path: Path) -> None:
     encoder = graph(tiny_model("encoder"), tmp_path / "encoder")
     with pytest.raises(EvaluationError, match=r"which encoder does not; call the model itself$"):
         encoder.answer(["the cat"])

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 import shutil
 import threading
 import time
@@ -231,12 +232,35 @@ def test_weights_that_no_file_holds_are_the_same_for_both(tiny_model: TinyModel,
     assert compare(job(original, original, "encoder", tmp_path))["cosine_similarity"] == pytest.approx(1)
 
 
-def test_an_artifact_with_nans_does_not_agree(tiny_model: TinyModel, tmp_path: Path) -> None:
-    original = tiny_model("sequence-classification")
+@pytest.mark.parametrize("task", ["sequence-classification", "token-classification", "question-answering", "causal-lm"])
+def test_answers_that_are_no_numbers_fail_and_say_whose_and_where(
+    tiny_model: TinyModel, tmp_path: Path, task: Task
+) -> None:
+    original = tiny_model(task)
     artifact = changed(original, tmp_path / "artifact", lambda weight: weight * float("nan"))
-    figures = compare(job(original, artifact, "sequence-classification", tmp_path))
-    assert figures["agreement"] == 0
-    assert figures["accuracy"] == 0
+    with pytest.raises(EvaluationError) as caught:
+        compare(job(original, artifact, task, tmp_path / "one"))
+    assert re.match(
+        r"the artifact answers NaN to (\d+) of \1 examples, the first of them text 1 of \S+; its ", str(caught.value)
+    )
+    with pytest.raises(EvaluationError, match=r"^the original answers NaN to \d+ of \d+ examples, .*; mend it before"):
+        compare(job(artifact, original, task, tmp_path / "other"))
+
+
+def test_the_text_that_breaks_it_is_named(tiny_model: TinyModel, tmp_path: Path) -> None:
+    original = tiny_model("sequence-classification")
+    shutil.copytree(original, tmp_path / "artifact")
+    weights = load_file(original / "model.safetensors")
+    (name,) = (name for name in weights if name.endswith("position_embeddings.weight"))
+    weights[name][5:] = float("nan")  # texts of at least six tokens
+    save_file(weights, tmp_path / "artifact" / "model.safetensors", metadata={"format": "pt"})
+    # One at a time: padding has positions too.
+    asked = job(original, tmp_path / "artifact", "sequence-classification", tmp_path / "cache", batch_size=1)
+    texts = ["the cat", "a dog", "the cat sees a small bird here now", "the dog"]
+    with pytest.raises(
+        EvaluationError, match=r"^the artifact answers NaN to 1 of 4 examples, .* text 3 of short\.jsonl;"
+    ):
+        compare(about(asked, tmp_path / "short.jsonl", texts, [0, 1, 2, 0]))
 
 
 def test_another_number_of_labels_is_an_error(tiny_model: TinyModel, tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def test_how_many_runs_there_are_at_once(values: dict[str, object], workers: int
 @pytest.mark.parametrize("kind", sorted(LAUNCHERS.keys() - {"basic", "joblib"}))
 def test_what_is_not_installed_is_named_at_once(kind: str, tmp_path: Path) -> None:
     extra = kind.partition("_")[0]
-    with pytest.raises(RecipeError, match=rf"pip install 'optimizer\[{extra}\]'$"):
+    with pytest.raises(RecipeError, match=rf"pip install 'transformer-optimizer\[{extra}\]'$"):
         parse({"launcher": kind}).launch(items.act, [], tmp_path)
 
 

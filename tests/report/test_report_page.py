@@ -267,6 +267,24 @@ def test_slower_is_said_beyond_the_noise_alone(
     assert (said in capsys.readouterr().out) is slower
 
 
+@pytest.mark.parametrize(
+    ("figures", "said"),
+    [
+        ({"distinct_answers": 1, "original_distinct_answers": 4},
+         "a-1 is broken: it gives one answer to all 2000 examples, where the original gives 4 different ones."),
+        ({"distinct_answers": 4, "original_distinct_answers": 4, "agreement": 0.2},
+         "a-1 is broken: it agrees with the original on fewer examples than guessing among its 4 answers would."),
+        ({"distinct_answers": 1, "original_distinct_answers": 1}, ""),
+        ({"distinct_answers": 3, "original_distinct_answers": 4}, ""),
+    ],
+)  # fmt: skip
+def test_broken_answers_are_called_so(figures: dict[str, Any], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    show([measured("a-1", **figures)])
+    printed = capsys.readouterr().out
+    assert said in printed
+    assert ("is broken" in printed) is bool(said)
+
+
 # files
 
 

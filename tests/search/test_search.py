@@ -388,7 +388,7 @@ def test_without_optuna_one_line_says_what_to_install(tmp_path: Path, monkeypatc
     monkeypatch.delitem(sys.modules, "optimizer.search.tpe", raising=False)
     monkeypatch.delattr(optimizer.search, "tpe", raising=False)
     assert settings(RECIPE).trials == 12
-    with pytest.raises(RecipeError, match=r"pip install 'optimizer\[search\]'$"):
+    with pytest.raises(RecipeError, match=r"pip install 'transformer-optimizer\[search\]'$"):
         go(RECIPE, tmp_path, Runs())
     assert not list(tmp_path.iterdir())
 

@@ -11,8 +11,11 @@ from command_line import rows
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, DebertaV2Config, DebertaV2ForSequenceClassification
 
+from optimizer.artifact.write import write
 from optimizer.errors import RecipeError, StageError
 from optimizer.model.blocks import Block
+from optimizer.model.checkpoint import open_checkpoint
+from optimizer.recipe import parse
 from optimizer.stages.curvature import Curvature, curvatures
 from optimizer.stages.elimination import Removal, removals, without
 from optimizer.stages.narrow import Removable, choose
@@ -190,6 +193,40 @@ def test_heads_of_deberta_stay(tmp_path: Path) -> None:
     before, after = load_file(original / "model.safetensors"), narrowed(original, 0.2)
     changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
     assert changed == {f"deberta.encoder.layer.0.{name}.weight" for name in ("intermediate.dense", "output.dense")}
+
+
+@pytest.mark.parametrize("format", ["dense", "packed"])
+@pytest.mark.parametrize("model", [doubled, tiny.distilbert])
+def test_one_width_for_all_layers_is_a_smaller_model_that_loads(tmp_path: Path, format: str, model: Any) -> None:
+    original = tiny.save(model(), tmp_path / "model")
+    settings = {"amount": 0.12, "heads": False, "uniform": True}
+    recipe = parse({"name": "tiny", "stages": {"narrow": settings}, "format": format})
+    examples = texts()
+    write(recipe.staged(open_checkpoint(original), "model", lambda line: None, lambda: examples), tmp_path / "out")
+    loaded, info = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not any(info.values()), info
+    width = "hidden_dim" if model is tiny.distilbert else "intermediate_size"
+    assert getattr(loaded.config, width) == 96
+    full = AutoModelForSequenceClassification.from_pretrained(original)
+    assert loaded.num_parameters() < full.num_parameters()
+    if model is doubled:
+        expected, found = answers(full.eval()), answers(loaded.eval())
+        assert (found - expected).norm() < 0.1 * expected.norm()
+
+
+def test_one_width_needs_every_layer_and_neurons_to_spare(tmp_path: Path) -> None:
+    original = tiny.save(tiny.bert(), tmp_path / "model")
+    for settings, line in (
+        ({"amount": 0.9}, r"^stages\.narrow: uniform: \d+ of 128 neurons of each layer would go, 96 may; write less"),
+        (
+            {"amount": 0.1, "skip": ["*.layer.0.*"]},
+            r"^stages\.narrow: uniform: needs the feed-forward matrices of every",
+        ),
+    ):
+        with pytest.raises(StageError, match=line):
+            narrowed(original, heads=False, uniform=True, **settings)
+    with pytest.raises(RecipeError, match=r"^stages\.narrow: uniform takes no heads; write heads: false beside it$"):
+        narrowed(original, 0.1, uniform=True)
 
 
 def test_without_texts_it_says_what_to_write(tmp_path: Path) -> None:

@@ -45,7 +45,8 @@ def made(checkpoint: Checkpoint, stages: dict[str, Any]) -> Staged:
 
 
 def through(checkpoint: Checkpoint, *transforms: tuple[frozenset[str], Transform]) -> Staged:
-    return replace(made(checkpoint, {}), transforms=transforms)
+    labelled = tuple((f"step{number}", *transform) for number, transform in enumerate(transforms))
+    return replace(made(checkpoint, {}), transforms=labelled)
 
 
 def test_without_patterns_the_stage_chooses_its_roles(checkpoint: Checkpoint) -> None:
