@@ -8,12 +8,12 @@ import wrapt
 
 if TYPE_CHECKING:
     from optimizer.api import compare, compose, run, sweep
-    from optimizer.formats import load
+    from optimizer.loading import load
 
 __version__ = "0.1.0"
 __all__ = ["compare", "compose", "load", "run", "sweep"]
 
-_LAZY = {"load": "optimizer.formats"} | dict.fromkeys(("compare", "compose", "run", "sweep"), "optimizer.api")
+_LAZY = {"load": "optimizer.loading"} | dict.fromkeys(("compare", "compose", "run", "sweep"), "optimizer.api")
 
 
 def __getattr__(name: str) -> Any:
@@ -25,4 +25,4 @@ def __getattr__(name: str) -> Any:
 @wrapt.when_imported("transformers.quantizers.auto")
 def _register(_: ModuleType) -> None:
     """Let transformers load packed artifacts, as soon as it is there; neither it nor torch is imported for that."""
-    importlib.import_module("optimizer.packing.plugin")
+    importlib.import_module("optimizer.packing.hook").register()

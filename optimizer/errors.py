@@ -1,5 +1,8 @@
 """The errors that users meet: each is one line that says where, what, and what to write instead."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class OptimizerError(Exception):
     """Anything a user can put right."""
@@ -39,6 +42,13 @@ class EvaluationError(OptimizerError):
 
 class ProcessError(OptimizerError):
     """A process that did a part of a run died, or failed in a way that nobody foresaw."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A tail for an error line: the closest known word, else all of them."""
+    names = list(known)
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(names) or 'none'}"
 
 
 def install(extra: str) -> str:

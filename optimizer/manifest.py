@@ -11,7 +11,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from optimizer import __version__
 from optimizer.errors import ArtifactError
 
 NAME = "manifest.json"
@@ -20,7 +19,8 @@ FORMAT_VERSION = 1
 AGAIN = "make the artifact again"
 """What to do about one that is not what was written."""
 _OURS = b'"original_fingerprint"'
-_PACKAGES = ("torch", "transformers", "bitsandbytes", "numpy", "safetensors")
+_DISTRIBUTIONS = {"optimizer": "transformer-optimizer"}  # where pip calls a package otherwise
+_PACKAGES = ("optimizer", "torch", "transformers", "bitsandbytes", "numpy", "safetensors")
 
 
 Listed = dict[str, dict[str, Any]]
@@ -52,10 +52,10 @@ class Manifest:
 
 def versions(packages: Iterable[str] = ()) -> dict[str, str]:
     """The versions of everything that decides an artifact's bytes: `packages` are those of its stages and format."""
-    found = {"python": platform.python_version(), "optimizer": __version__}
+    found = {"python": platform.python_version()}
     for package in {*_PACKAGES, *packages}:
         try:
-            found[package] = _version(package)
+            found[package] = _version(_DISTRIBUTIONS.get(package, package))
         except PackageNotFoundError:
             continue
     return dict(sorted(found.items()))

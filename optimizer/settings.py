@@ -1,12 +1,12 @@
 """What every settings type shares: frozen, no unknown keys, no silent conversions."""
 
-import difflib
-from collections.abc import Iterable
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from optimizer.errors import RecipeError
+from optimizer.errors import RecipeError, nearest
+
+__all__ = ["Settings", "build", "nearest"]
 
 
 class Settings(BaseModel):
@@ -16,13 +16,6 @@ class Settings(BaseModel):
 
 
 T = TypeVar("T", bound="Settings")
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """A tail for an error line: the closest known word, else all of them."""
-    names = list(known)
-    close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
-    return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(names) or 'none'}"
 
 
 def build(kind: type[T], values: Any, where: str) -> T:

@@ -16,8 +16,8 @@ from optimizer.engines import onnx, openvino
 from optimizer.engines.packages import core, nncf, quiet
 from optimizer.engines.reduce import Exported
 from optimizer.engines.runnable import Runnable
-from optimizer.formats import load
 from optimizer.formats.format import Calibrated
+from optimizer.loading import load
 from optimizer.model.checkpoint import open_checkpoint
 from optimizer.model.task import Task
 from optimizer.recipe import parse

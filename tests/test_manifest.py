@@ -68,7 +68,7 @@ def test_the_versions_of_what_decides_the_bytes() -> None:
 
 def test_a_package_that_is_not_there_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("optimizer.manifest._PACKAGES", ("torch", "no-such-package"))
-    assert set(versions()) == {"optimizer", "python", "torch"}
+    assert set(versions()) == {"python", "torch"}
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "nested/empty.txt"])

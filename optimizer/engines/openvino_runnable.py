@@ -16,6 +16,9 @@ from optimizer.errors import ArtifactError
 _STATIC_GRAPHS = 4
 """Each packs its weights anew: 70 to 105 MB for 23 MB of int8 files."""
 
+ARITHMETIC = {"auto": None, "float32": "f32", "bfloat16": "bf16"}
+"""What OpenVINO is told for the `compute` of a recipe's engine; None: what it chooses."""
+
 Shape = tuple[int, ...]
 
 

@@ -14,7 +14,7 @@ from optimizer.data.texts import Texts
 from optimizer.errors import EvaluationError
 from optimizer.evaluation.inputs import Inputs, prepare, prepare_artifact
 from optimizer.evaluation.job import Environment, Job
-from optimizer.formats import load
+from optimizer.loading import load
 from optimizer.model.runnable import Runnable
 from optimizer.model.task import Task
 

@@ -1,64 +1,21 @@
-"""What an artifact is on disk and what runs it: one file a format, and the one table that names them."""
+"""What an artifact is on disk: one file a format, and the one table that names them."""
 
-import json
 from pathlib import Path
-from typing import Any, Literal, get_args
 
-from optimizer.errors import ArtifactError, RecipeError
 from optimizer.formats.dense import Dense
 from optimizer.formats.format import Format
 from optimizer.formats.onnx import Onnx
 from optimizer.formats.openvino import OpenVINO
 from optimizer.formats.packed import Packed
 from optimizer.formats.packed_openvino import PackedOpenVINO
-from optimizer.integrity import check_files
-from optimizer.manifest import find_manifest, read_manifest
-from optimizer.packing.marker import METHOD
-from optimizer.settings import nearest
+from optimizer.loading import format_name
 
-__all__ = ["FORMATS", "Format", "format_of", "load"]
+__all__ = ["FORMATS", "Format", "format_of"]
 
 _FORMATS: tuple[Format, ...] = (Dense(), Packed(), OpenVINO(), Onnx(), PackedOpenVINO())
 FORMATS: dict[str, Format] = {format.name: format for format in _FORMATS}
 
-Extent = Literal["loaded", "full"]
-"""How much of an artifact is held against its manifest before it is loaded: what loading reads, or every file first."""
-
-
-def load(directory: str | Path, *, verify: Extent = "loaded", **options: Any) -> Any:
-    """The model in `directory`, an artifact of any format or any other model directory, ready for inference.
-
-    It is called like the transformers model; `options` go to what loads it, `from_pretrained` where that is
-    transformers (dtype, device_map, ...). Raises ArtifactError, before there is a model, for an artifact that is not
-    what was written; ModelError when there is no readable config.json.
-    """
-    if verify not in get_args(Extent):
-        raise RecipeError(f"verify: {verify!r}: is none of {', '.join(get_args(Extent))}; write verify='full'")
-    place, full = Path(directory), verify == "full"
-    if manifest := read_manifest(place) if full else find_manifest(place):
-        check_files(place, manifest, every=full)
-    return format_of(place).load(place, **options)
-
 
 def format_of(directory: Path) -> Format:
-    """The format of an artifact, by its manifest or the marker in its config.json; dense for any other directory.
-
-    Raises ArtifactError for a format that this release does not have.
-    """
-    if manifest := find_manifest(directory):
-        name = str(manifest.format)
-        if name not in FORMATS:
-            raise ArtifactError(f"{directory}: unknown format '{name}'; {nearest(name, FORMATS)}")
-        return FORMATS[name]
-    quantization = _read(directory / "config.json").get("quantization_config")
-    packed = isinstance(quantization, dict) and quantization.get("quant_method") == METHOD
-    return FORMATS["packed" if packed else "dense"]
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """The mapping in a JSON file, an empty one where there is none: what is wrong with it, loading will say."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return values if isinstance(values, dict) else {}
+    """The format of an artifact, as loading tells it; ArtifactError for one that this release does not have."""
+    return FORMATS[format_name(directory)]

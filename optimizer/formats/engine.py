@@ -2,17 +2,16 @@
 
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import torch
 from pydantic import Field, model_validator
 
 from optimizer.engines.reduce import Exported, reduce
-from optimizer.engines.runnable import Runnable
-from optimizer.errors import ArtifactError, EvaluationError, StageError
+from optimizer.errors import ArtifactError, StageError
 from optimizer.formats.format import Context, Stored
-from optimizer.formats.safetensors import write_config
 from optimizer.manifest import Listed
+from optimizer.model.loading import write_config
 from optimizer.model.outline import Entry, Outline
 from optimizer.model.task import Task
 from optimizer.model.weight import Codes
@@ -88,26 +87,6 @@ class Engine:
 
     def write_graph(self, module: Exported, staged: Staged, directory: Path, context: Context) -> None:
         """Convert, quantize and write."""
-        raise NotImplementedError
-
-    def load(self, directory: Path, **options: Any) -> Runnable:
-        """The graph, called like the model; `threads` (torch's number) and `streams` that share a batch between them.
-
-        Raises EvaluationError for another `device` than the CPU.
-        """
-        places = {str(options.pop("device", "cpu")), *map(str, (options.pop("device_map", None) or {}).values())}
-        if elsewhere := places - {"cpu"}:
-            raise EvaluationError(f"device: {self.name} runs on the CPU, not on {min(elsewhere)}; write device=cpu")
-        from transformers import AutoConfig
-
-        config = AutoConfig.from_pretrained(directory, trust_remote_code=False)
-        threads = options.pop("threads", None) or torch.get_num_threads()
-        graph = self.runnable(directory, config, threads, **options)
-        graph.directory = directory
-        return graph
-
-    def runnable(self, directory: Path, config: Any, threads: int, **options: Any) -> Runnable:
-        """The graph in a directory, on so many threads."""
         raise NotImplementedError
 
     def stored(self, directory: Path, names: Collection[str]) -> Stored:

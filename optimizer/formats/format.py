@@ -1,4 +1,4 @@
-"""What a format is: how weights are stored, what runs them, and how much of the disk they take."""
+"""What a format is: how weights are stored, and how much of the disk they take; what loads it is in `loading`."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -10,7 +10,6 @@ import torch
 from optimizer.engines.mixed_precision import Likeness
 from optimizer.manifest import Listed
 from optimizer.model.outline import Entry, Outline
-from optimizer.model.runnable import Runnable
 from optimizer.settings import Settings
 from optimizer.stages.staging import Staged
 
@@ -51,7 +50,7 @@ class Stored:
 
 
 class Format(Protocol):
-    """One way to store a model, and to run what is stored.
+    """One way to store a model.
 
     `packages` are what it needs installed, and `extra` the extra of this package that brings them, None where there is
     none; `how_to_load` the words on the card, `settings` the type of its own settings in a recipe (`engine`), None for
@@ -79,12 +78,6 @@ class Format(Protocol):
 
     def write(self, staged: Staged, directory: Path, context: Context) -> Listed | None:
         """Write the weights and config.json; what the manifest says of each tensor, None of a graph."""
-
-    def load(self, directory: Path, **options: Any) -> Runnable:
-        """The model, ready for inference; `options` go to what loads it, the run's device as `device_map`.
-
-        Raises ArtifactError, before there is one, for tensors that are not those that the manifest lists.
-        """
 
     def stored(self, directory: Path, names: Collection[str]) -> Stored:
         """What its files hold; `names` are the original's tensors, so that scales and their like do not count."""

@@ -13,7 +13,6 @@ from optimizer.engines.mixed_precision import Answers, fewest_given_back
 from optimizer.engines.onnx_mixed import Mixed
 from optimizer.engines.onnx_runnable import OnnxRunnable
 from optimizer.engines.reduce import Exported
-from optimizer.engines.runnable import Runnable
 from optimizer.formats.engine import Engine, EngineSettings, calibration, example
 from optimizer.formats.format import Context
 from optimizer.settings import Settings
@@ -54,10 +53,6 @@ class Onnx(Engine):
             onnx.quantize(plain, directory / onnx.GRAPH, settings.precision, texts, settings.exclude)
             if settings.agreement is not None:
                 _mix(plain, directory / onnx.GRAPH, module.model.config, texts, context)
-
-    def runnable(self, directory: Path, config: Any, threads: int, **options: Any) -> Runnable:
-        """A session of so many threads; `streams` as for OnnxRunnable."""
-        return OnnxRunnable(directory / onnx.GRAPH, config, threads, **options)
 
     def matrices(self, directory: Path) -> Iterator[torch.Tensor]:
         """Of the graph's initializers."""

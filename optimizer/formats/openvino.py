@@ -10,19 +10,14 @@ from optimizer.engines import openvino
 from optimizer.engines.engine_codes import coded_readers, hand_codes_to_engine, narrowed_codes
 from optimizer.engines.mixed_precision import Answers, fewest_given_back
 from optimizer.engines.openvino_mixed import Mixed
-from optimizer.engines.openvino_runnable import OpenVINORunnable, read
+from optimizer.engines.openvino_runnable import ARITHMETIC, OpenVINORunnable, read
 from optimizer.engines.reduce import Exported
-from optimizer.engines.runnable import Runnable
 from optimizer.formats.engine import Engine, EngineSettings, calibration, example, staged_codes
 from optimizer.formats.format import Context
 from optimizer.model.weight import Codes
 from optimizer.processes.cores import cores
 from optimizer.settings import Settings
 from optimizer.stages.staging import Staged
-from optimizer.yaml import load
-
-_ARITHMETIC = {"auto": None, "float32": "f32", "bfloat16": "bf16"}
-"""What OpenVINO is told for `compute`."""
 
 
 class OpenVINOSettings(EngineSettings):
@@ -55,10 +50,6 @@ class OpenVINO(Engine):
         """Equal graphs give equal bytes."""
         graph, _ = made(module, staged, context)
         openvino.save(graph, directory)
-
-    def runnable(self, directory: Path, config: Any, threads: int, **options: Any) -> Runnable:
-        """Compiled for so many threads when it is first asked; `streams`, `cache_dir` as for OpenVINORunnable."""
-        return OpenVINORunnable(self.graph(directory, threads), config, threads, **computed_in(directory) | options)
 
     def graph(self, directory: Path, threads: int) -> Any:
         """The graph in a directory."""
@@ -93,7 +84,7 @@ def _mixed(mixed: Mixed, plain: Any, config: Any, texts: list[dict[str, torch.Te
     assert settings.agreement is not None
     assert context.calibration is not None
 
-    def run(graph: Any, precision: str | None = _ARITHMETIC[settings.compute]) -> OpenVINORunnable:
+    def run(graph: Any, precision: str | None = ARITHMETIC[settings.compute]) -> OpenVINORunnable:
         return OpenVINORunnable(graph, config, context.threads, streams=1, inference_precision=precision)
 
     return fewest_given_back(
@@ -104,16 +95,6 @@ def _mixed(mixed: Mixed, plain: Any, config: Any, texts: list[dict[str, torch.Te
         settings.agreement,
         context.log,
     )
-
-
-def computed_in(directory: Path) -> dict[str, str]:
-    """What the recipe in a directory, if there is one, says of the arithmetic, as an option of OpenVINORunnable."""
-    try:
-        settings = load(directory / "recipe.yaml").get("engine") or {}
-    except OSError:  # somebody else's graph
-        return {}
-    chosen = _ARITHMETIC[settings.get("compute", "auto")]
-    return {"inference_precision": chosen} if chosen else {}
 
 
 def constants(graph: Any) -> Iterator[torch.Tensor]:

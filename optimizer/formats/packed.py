@@ -10,16 +10,15 @@ from typing import Any
 
 import torch
 
-from optimizer.errors import ArtifactError
-from optimizer.formats.safetensors import Safetensors, write_config
+from optimizer.formats.safetensors import Safetensors
 from optimizer.integrity import describe
+from optimizer.loading.packed import restored, write_dense
 from optimizer.manifest import Listed
-from optimizer.model import safetensors_file
-from optimizer.model.checkpoint import INDEX, Shard, open_shards, read_config, stored_tensors
+from optimizer.model.checkpoint import Shard
 from optimizer.model.outline import Entry
 from optimizer.model.weight import Weight
 from optimizer.packing.marker import FORMAT_VERSION, METHOD
-from optimizer.packing.payload import PayloadError, is_payload, pack, stored_codes, unpack
+from optimizer.packing.payload import is_payload, pack, stored_codes
 from optimizer.processes.cores import cores
 
 _MATRIX = 2
@@ -69,43 +68,12 @@ class Packed(Safetensors):
         return min(entry.quantized.bits, entry.plain_bits)
 
     def unpack(self, directory: Path, output: Path) -> tuple[set[str], Listed | None]:
-        """Write config.json and the weights as the dense format has them.
-
-        Raises ArtifactError for a damaged payload.
-        """
-        config = read_config(directory)
-        dtype: torch.dtype | None = None
-        marker = config.pop("quantization_config")
-        if "bitsandbytes" in marker:
-            config["quantization_config"] = marker["bitsandbytes"]
-            # Beside bitsandbytes, a plain weight loads in the dtype it is stored in, whatever config.json says.
-            dtype = getattr(torch, config.get("dtype") or "float32")
-        write_config(output, config)
-        described = Listed()
-
-        def tensors(shard: Shard) -> Iterator[tuple[str, torch.Tensor]]:
-            for name, tensor in self.restored(shard):
-                if dtype is not None and tensor.is_floating_point() and name.endswith(".weight"):
-                    tensor = tensor.to(dtype)
-                described[name] = describe(tensor)
-                yield name, tensor
-
-        stored = {
-            shard.path.name: safetensors_file.write(output / shard.path.name, tensors(shard))
-            for shard in open_shards(directory)
-        }
-        if (directory / INDEX).exists():
-            safetensors_file.write_index(output / INDEX, stored)
-        return {"config.json", INDEX, *stored}, described
+        """Write config.json and the weights as the dense format has them; ArtifactError for a damaged payload."""
+        return write_dense(directory, output)
 
     def restored(self, shard: Shard) -> Iterator[tuple[str, torch.Tensor]]:
         """The values of each payload; ArtifactError for a damaged one."""
-        for name, stored in stored_tensors(shard.path, list(shard.shapes)):
-            try:
-                tensor = unpack(stored, threads=cores()) if is_payload(stored) else stored
-            except PayloadError as error:
-                raise ArtifactError(f"{shard.path}: {name}: cannot be unpacked: {error}") from None
-            yield name, tensor
+        return restored(shard)
 
 
 def _is_packed(name: str, axes: int, *, known: bool) -> bool:

@@ -6,17 +6,16 @@ from typing import Any, ClassVar
 
 from optimizer.engines import openvino
 from optimizer.engines.engine_codes import origins
-from optimizer.engines.packed_graph import pack_graph, read_packed, unpack_graph
+from optimizer.engines.packed_graph import pack_graph, unpack_graph
 from optimizer.engines.reduce import Exported
 from optimizer.errors import ArtifactError
 from optimizer.formats.format import Context
 from optimizer.formats.openvino import OpenVINO, made
+from optimizer.loading.graphs import PACKED, read_packed_graph
 from optimizer.manifest import Listed
 from optimizer.packing.reader import PayloadError
 from optimizer.processes.cores import cores
 from optimizer.stages.staging import Staged
-
-PACKED = "openvino_model.packed"
 
 
 class PackedOpenVINO(OpenVINO):
@@ -41,10 +40,7 @@ class PackedOpenVINO(OpenVINO):
 
     def graph(self, directory: Path, threads: int) -> Any:
         """Decoded straight into memory; ArtifactError for a damaged file."""
-        try:
-            return read_packed((directory / PACKED).read_bytes(), threads)
-        except (OSError, PayloadError) as error:
-            raise ArtifactError(f"{directory / PACKED}: cannot be loaded: {error}") from None
+        return read_packed_graph(directory, threads)
 
     def unpack(self, directory: Path, output: Path) -> tuple[set[str], Listed | None]:
         """Write the graph as the openvino format has it; ArtifactError for a damaged file."""

@@ -1,6 +1,5 @@
 """What the formats share that transformers loads: config.json, and safetensors files as the original has them."""
 
-import json
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,10 @@ from tqdm import tqdm
 from optimizer.formats.format import Context, Stored
 from optimizer.integrity import describe
 from optimizer.manifest import Listed
-from optimizer.model import loading, safetensors_file
+from optimizer.model import safetensors_file
 from optimizer.model.checkpoint import INDEX, Shard, open_shards, stored_tensors, weight_bytes
+from optimizer.model.loading import write_config
 from optimizer.model.outline import Entry, Outline
-from optimizer.model.runnable import Runnable
 from optimizer.model.weight import Parts, Weight
 from optimizer.settings import Settings
 from optimizer.stages.staging import Staged
@@ -84,11 +83,6 @@ class Safetensors:
         write_config(directory, self.configure(config))
         return described
 
-    def load(self, directory: Path, **options: Any) -> Runnable:
-        """The transformers model; `options` go to its `from_pretrained` (dtype, device_map, ...)."""
-        model: Runnable = loading.load(directory, **options)
-        return model
-
     def stored(self, directory: Path, names: Collection[str]) -> Stored:
         """What its files hold; `names` are the original's tensors, so that scales and their like do not count."""
         values = zeros = 0
@@ -118,11 +112,6 @@ class Safetensors:
 
 
 _BAR: dict[str, Any] = {"unit": "tensor", "disable": None, "leave": False}
-
-
-def write_config(directory: Path, config: dict[str, Any]) -> None:
-    """Write config.json."""
-    (directory / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _parts(weight: Weight) -> Iterator[Weight]:

@@ -8,10 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import AutoConfig, PreTrainedModel
-from transformers.conversion_mapping import get_model_conversion_mapping
-from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 from transformers.pytorch_utils import Conv1D
-from transformers.quantizers.quantizers_utils import should_convert_module
 
 from optimizer.errors import ModelError, first_line
 
@@ -39,6 +36,10 @@ def from_state(model: PreTrainedModel, config: Mapping[str, Any], state: Mapping
 
 def renamed(model: PreTrainedModel, names: Iterable[str]) -> dict[str, tuple[str, bool]]:
     """For each checkpoint tensor that the model knows, its name in the model, and whether it is merged with others."""
+    # Imported late: what only loads meets releases that have other names.
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
+
     conversions = get_model_conversion_mapping(model)
     renamings = [entry for entry in conversions if isinstance(entry, WeightRenaming)]
     converters = [entry for entry in conversions if isinstance(entry, WeightConverter)]
@@ -71,6 +72,8 @@ def precise(model: PreTrainedModel) -> tuple[str, ...]:
 
 def is_left_out(module: str, patterns: Sequence[str]) -> bool:
     """Whether a quantizer that is told to skip `patterns` leaves a module as it is."""
+    from transformers.quantizers.quantizers_utils import should_convert_module
+
     return not should_convert_module(module, list(patterns))
 
 

@@ -1,7 +1,11 @@
 """A model directory as a transformers model: ready for inference, or without its values."""
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from optimizer.model import internals
 from optimizer.model.checkpoint import read_config, refuse_outside
@@ -19,6 +23,28 @@ def load(directory: str | Path, **options: Any) -> Any:
     task = task_of(read_config(Path(directory)))
     refuse_outside(Path(directory))
     return auto_class(task).from_pretrained(directory, **options).eval()
+
+
+def from_state(directory: Path, config: Mapping[str, Any], state: Mapping[str, torch.Tensor], **options: Any) -> Any:
+    """The model by the values of a config.json and tensors by their names in a checkpoint, ready for inference.
+
+    Small files that loading reads too are those in `directory`; `options` as for `load`.
+    """
+    from transformers import GenerationConfig
+
+    bare = on_meta(directory, task_of(config))
+    settings = type(bare.config).from_dict(dict(config))
+    options.setdefault("dtype", getattr(torch, config.get("dtype") or "float32"))
+    # Its own loading, rather than load_state_dict: it renames, merges and ties as from a directory.
+    model = type(bare).from_pretrained(None, config=settings, state_dict=dict(state), **options)
+    if (directory / "generation_config.json").exists() and model.can_generate():
+        model.generation_config = GenerationConfig.from_pretrained(directory)
+    return model.eval()
+
+
+def write_config(directory: Path, config: Mapping[str, Any]) -> None:
+    """Write config.json."""
+    (directory / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def on_meta(directory: Path, task: Task) -> Any:

@@ -1,6 +1,6 @@
 """The plug-in with which transformers loads packed artifacts: it unpacks each weight as it is loaded.
 
-These hooks are inner parts of transformers: pyproject.toml pins the range of versions that they were tried with.
+These hooks are inner parts of transformers: hook.py knows the releases that they were tried with.
 """
 
 import math

@@ -9,6 +9,7 @@ from optimizer.errors import ModelError, as_optimizer_error
 from optimizer.evaluation import size
 from optimizer.evaluation.job import Environment, EvaluationSettings
 from optimizer.evaluation.measure import Job, evaluate
+from optimizer.formats import format_of
 from optimizer.manifest import versions
 from optimizer.model.checkpoint import Checkpoint, open_checkpoint, open_shards, read_config
 from optimizer.model.locate import ModelSettings, locate
@@ -38,8 +39,9 @@ def compare(
     environment = environment or Environment()
     directories = {name: locate(ModelSettings(path=str(place))).directory for name, place in optimized.items()}
     for directory in directories.values():  # before the first is measured
-        open_shards(directory)
         read_config(directory)
+        if format_of(directory).holds_weights:
+            open_shards(directory)
     rows = []
     for name, directory in directories.items():
         job = Job(
@@ -85,9 +87,9 @@ def _figures(checkpoint: Checkpoint, job: Job) -> dict[str, Any]:
 def _lost(original: Checkpoint, directory: Path) -> list[str]:
     """The parameters of the model in `directory` that only the original's files hold.
 
-    Quantized models name their tensors as their method pleases: none of theirs is looked for.
+    Quantized models name their tensors as their method pleases, and graphs have none: none of theirs is looked for.
     """
-    if read_config(directory).get("quantization_config"):
+    if read_config(directory).get("quantization_config") or not format_of(directory).holds_weights:
         return []
     optimized = open_checkpoint(directory)
     tied = optimized.ties
