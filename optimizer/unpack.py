@@ -9,9 +9,9 @@ from typing import Any
 
 from optimizer.artifact.building import building
 from optimizer.artifact.card import write_card
-from optimizer.artifact.manifest import describe_files, verify, write_manifest
 from optimizer.errors import ArtifactError, OptimizerError
 from optimizer.formats import FORMATS
+from optimizer.manifest import describe_files, verify, write_manifest
 from optimizer.yaml import dump, load
 
 RECIPE = "recipe.yaml"

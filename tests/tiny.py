@@ -33,8 +33,8 @@ from transformers import (
 )
 
 import optimizer
-from optimizer.artifact.manifest import Manifest
 from optimizer.artifact.write import write
+from optimizer.manifest import Manifest
 from optimizer.model.checkpoint import open_checkpoint
 from optimizer.model.examples import Examples
 from optimizer.model.outline import Entry, Outline, sketch

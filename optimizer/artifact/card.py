@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from optimizer.artifact.manifest import CARD, Manifest
 from optimizer.errors import ArtifactError
 from optimizer.files import replacing
 from optimizer.formats import FORMATS
+from optimizer.manifest import CARD, Manifest
 from optimizer.rows.row import Row, columns
 from optimizer.stages.untouched import Remainder
 from optimizer.yaml import dump

@@ -6,8 +6,8 @@ import os
 import shutil
 from pathlib import Path
 
-from optimizer.artifact.manifest import Manifest, read_manifest
 from optimizer.errors import ArtifactError
+from optimizer.manifest import Manifest, read_manifest
 from optimizer.model.checkpoint import fingerprint
 
 _AT_FDCWD = -100

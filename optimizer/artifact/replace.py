@@ -4,9 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from optimizer.artifact.exchange import kept_name, recover
-from optimizer.artifact.manifest import read_manifest
 from optimizer.artifact.write import write
 from optimizer.errors import ArtifactError
+from optimizer.manifest import read_manifest
 from optimizer.model.checkpoint import open_checkpoint
 from optimizer.model.locate import locate
 from optimizer.recipe import Recipe

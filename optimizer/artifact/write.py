@@ -12,9 +12,9 @@ from safetensors import safe_open
 
 from optimizer.artifact.building import building
 from optimizer.artifact.card import write_card
-from optimizer.artifact.manifest import FORMAT_VERSION, Manifest, describe_files, versions, write_manifest
 from optimizer.formats import FORMATS
 from optimizer.formats.format import Calibrated, Context, Format
+from optimizer.manifest import FORMAT_VERSION, Manifest, describe_files, versions, write_manifest
 from optimizer.model import safetensors_file
 from optimizer.model.checkpoint import Checkpoint, model_files, weight_bytes
 from optimizer.recipe import Output

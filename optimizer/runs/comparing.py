@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from optimizer.artifact.manifest import versions
 from optimizer.data.texts import DataSettings, check_labels, read
 from optimizer.errors import ModelError, as_optimizer_error
 from optimizer.evaluation import size
 from optimizer.evaluation.job import Environment, EvaluationSettings
 from optimizer.evaluation.measure import Job, evaluate
+from optimizer.manifest import versions
 from optimizer.model.checkpoint import Checkpoint, open_checkpoint, open_shards, read_config
 from optimizer.model.locate import ModelSettings, locate
 from optimizer.processes.processor import described

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 
 from optimizer.artifact.building import building
-from optimizer.artifact.manifest import verify
 from optimizer.artifact.write import write
 from optimizer.data.calibration import Calibration
 from optimizer.errors import ArtifactError
 from optimizer.evaluation import size
 from optimizer.evaluation.models import quiet
+from optimizer.manifest import verify
 from optimizer.model.checkpoint import Checkpoint
 from optimizer.processes import machine
 from optimizer.recipe import Recipe

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from optimizer.artifact.manifest import versions
 from optimizer.errors import OptimizerError, RecipeError
 from optimizer.evaluation.predict import decision
 from optimizer.formats.engine import EngineSettings
+from optimizer.manifest import versions
 from optimizer.model.locate import name_of
 from optimizer.processes.processor import described
 from optimizer.recipe import Recipe

@@ -11,9 +11,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from optimizer.artifact.manifest import read_manifest, versions
 from optimizer.data.calibration import Calibration
 from optimizer.errors import ArtifactError
+from optimizer.manifest import read_manifest, versions
 from optimizer.model.checkpoint import Checkpoint
 from optimizer.recipe import Recipe
 from optimizer.runs.calibrating import calibration_record

@@ -13,11 +13,11 @@ from filelock import FileLock, Timeout
 
 from optimizer.artifact.building import partial_name
 from optimizer.artifact.card import write_card
-from optimizer.artifact.manifest import read_manifest, verify
 from optimizer.data.calibration import Calibration
 from optimizer.errors import ArtifactError, ModelError, as_optimizer_error
 from optimizer.evaluation.measure import Job, evaluate
 from optimizer.evaluation.tally import Figures
+from optimizer.manifest import read_manifest, verify
 from optimizer.model.checkpoint import Checkpoint
 from optimizer.processes import interrupt, process
 from optimizer.recipe import Recipe

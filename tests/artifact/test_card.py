@@ -6,8 +6,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from optimizer.artifact.card import write_card
-from optimizer.artifact.manifest import FORMAT_VERSION, Manifest
 from optimizer.errors import ArtifactError
+from optimizer.manifest import FORMAT_VERSION, Manifest
 from optimizer.recipe import Recipe, parse
 from optimizer.rows.row import Row
 

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import tiny
 
-from optimizer.artifact.manifest import Manifest, verify
 from optimizer.artifact.write import write
 from optimizer.errors import ArtifactError
+from optimizer.manifest import Manifest, verify
 from optimizer.model.weight import Weight
 from optimizer.stages.staging import Staged
 

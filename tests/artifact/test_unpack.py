@@ -13,8 +13,8 @@ import tiny
 import torch
 from safetensors.torch import load_file, save_file
 
-from optimizer.artifact.manifest import describe_files, read_manifest, verify, write_manifest
 from optimizer.errors import ArtifactError
+from optimizer.manifest import describe_files, read_manifest, verify, write_manifest
 from optimizer.model.loading import load
 from optimizer.packing.marker import METHOD
 from optimizer.unpack import main, unpack

@@ -12,7 +12,7 @@ import tiny
 import torch
 from safetensors.torch import load_file
 
-from optimizer.artifact.manifest import verify
+from optimizer.manifest import verify
 from optimizer.model.checkpoint import fingerprint
 from optimizer.model.loading import load
 from optimizer.recipe import parse

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import optimizer
-from optimizer.artifact.manifest import read_manifest
 from optimizer.errors import ArtifactError, EvaluationError, OptimizerError, RecipeError
+from optimizer.manifest import read_manifest
 from optimizer.model.task import Task
 from optimizer.unpack import unpack
 from tests.conftest import WORDS

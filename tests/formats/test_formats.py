@@ -12,12 +12,12 @@ import torch
 from pydantic import Field
 
 import optimizer
-from optimizer.artifact.manifest import read_manifest
 from optimizer.artifact.write import write
 from optimizer.errors import ArtifactError, RecipeError
 from optimizer.formats import FORMATS, format_of
 from optimizer.formats.dense import Dense
 from optimizer.formats.format import Context
+from optimizer.manifest import read_manifest
 from optimizer.model.checkpoint import open_checkpoint, weight_bytes
 from optimizer.recipe import parse
 from optimizer.settings import Settings

@@ -13,10 +13,10 @@ from command_line import one_line, rows
 from filelock import FileLock
 
 import optimizer
-from optimizer.artifact.manifest import verify
 from optimizer.command import Options, execute
 from optimizer.errors import RecipeError
 from optimizer.launchers import Basic
+from optimizer.manifest import verify
 from optimizer.recipe import parse
 from optimizer.rows.row import Row
 from optimizer.rows.store import LOG_FILE

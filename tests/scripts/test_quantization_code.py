@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
 import optimizer
-from optimizer.artifact.manifest import verify
 from optimizer.errors import OptimizerError
+from optimizer.manifest import verify
 from optimizer.yaml import load
 
 # The guide's table of parameters.

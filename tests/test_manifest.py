@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from optimizer.artifact.manifest import (
+from optimizer.errors import ArtifactError
+from optimizer.manifest import (
     FORMAT_VERSION,
     Manifest,
     describe_files,
@@ -15,7 +16,6 @@ from optimizer.artifact.manifest import (
     versions,
     write_manifest,
 )
-from optimizer.errors import ArtifactError
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_the_versions_of_what_decides_the_bytes() -> None:
 
 
 def test_a_package_that_is_not_there_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("optimizer.artifact.manifest._PACKAGES", ("torch", "no-such-package"))
+    monkeypatch.setattr("optimizer.manifest._PACKAGES", ("torch", "no-such-package"))
     assert set(versions()) == {"optimizer", "python", "torch"}
 
 
