@@ -29,14 +29,14 @@ def unpack(directory: Path, output: Path) -> None:
     if output.exists():
         raise ArtifactError(f"{output}: exists; write another path")
     with building(output) as partial:
-        unpacked = packed.unpack(directory, partial)
+        unpacked, tensors = packed.unpack(directory, partial)
         for name in manifest.files:
             if name not in unpacked:
                 (partial / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(directory / name, partial / name)
         made_by = load(directory / RECIPE) | {"format": packed.unpacks_to}
         (partial / RECIPE).write_text(dump(made_by), encoding="utf-8")
-        plain = replace(manifest, format=packed.unpacks_to, files=describe_files(partial))
+        plain = replace(manifest, format=packed.unpacks_to, files=describe_files(partial), tensors=tensors)
         write_manifest(partial, plain)
         write_card(partial, plain, made_by, figures=None)
 

@@ -53,7 +53,7 @@ def write(
     format_ = FORMATS[output.format]
     with building(place, keep, source=original.directory) as directory:
         _copy_others(original, directory)
-        format_.write(staged, directory, Context(output.engine_settings, threads, log.info, calibration))
+        tensors = format_.write(staged, directory, Context(output.engine_settings, threads, log.info, calibration))
         (directory / "recipe.yaml").write_text(dump(staged.record), encoding="utf-8")
         if output.also_pt:
             _write_pickle(format_, directory)
@@ -67,6 +67,7 @@ def write(
             versions=versions((*staged.packages, *format_.packages)),
             files=describe_files(directory),
             calibration=calibration.record if calibration else None,
+            tensors=tensors,
         )
         write_manifest(directory, manifest)
         write_card(directory, manifest, staged.record, figures=None, alone=alone)

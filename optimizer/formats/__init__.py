@@ -2,15 +2,17 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
-from optimizer.errors import ArtifactError
+from optimizer.errors import ArtifactError, RecipeError
 from optimizer.formats.dense import Dense
 from optimizer.formats.format import Format
 from optimizer.formats.onnx import Onnx
 from optimizer.formats.openvino import OpenVINO
 from optimizer.formats.packed import Packed
 from optimizer.formats.packed_openvino import PackedOpenVINO
+from optimizer.integrity import check_files
+from optimizer.manifest import find_manifest, read_manifest
 from optimizer.packing.marker import METHOD
 from optimizer.settings import nearest
 
@@ -19,14 +21,23 @@ __all__ = ["FORMATS", "Format", "format_of", "load"]
 _FORMATS: tuple[Format, ...] = (Dense(), Packed(), OpenVINO(), Onnx(), PackedOpenVINO())
 FORMATS: dict[str, Format] = {format.name: format for format in _FORMATS}
 
+Extent = Literal["loaded", "full"]
+"""How much of an artifact is held against its manifest before it is loaded: what loading reads, or every file first."""
 
-def load(directory: str | Path, **options: Any) -> Any:
+
+def load(directory: str | Path, *, verify: Extent = "loaded", **options: Any) -> Any:
     """The model in `directory`, an artifact of any format or any other model directory, ready for inference.
 
     It is called like the transformers model; `options` go to what loads it, `from_pretrained` where that is
-    transformers (dtype, device_map, ...). Raises ModelError when there is no readable config.json.
+    transformers (dtype, device_map, ...). Raises ArtifactError, before there is a model, for an artifact that is not
+    what was written; ModelError when there is no readable config.json.
     """
-    return format_of(Path(directory)).load(Path(directory), **options)
+    if verify not in get_args(Extent):
+        raise RecipeError(f"verify: {verify!r}: is none of {', '.join(get_args(Extent))}; write verify='full'")
+    place, full = Path(directory), verify == "full"
+    if manifest := read_manifest(place) if full else find_manifest(place):
+        check_files(place, manifest, every=full)
+    return format_of(place).load(place, **options)
 
 
 def format_of(directory: Path) -> Format:
@@ -34,13 +45,12 @@ def format_of(directory: Path) -> Format:
 
     Raises ArtifactError for a format that this release does not have.
     """
-    manifest, config = (_read(directory / name) for name in ("manifest.json", "config.json"))
-    if "original_fingerprint" in manifest:
-        name = str(manifest.get("format"))
+    if manifest := find_manifest(directory):
+        name = str(manifest.format)
         if name not in FORMATS:
             raise ArtifactError(f"{directory}: unknown format '{name}'; {nearest(name, FORMATS)}")
         return FORMATS[name]
-    quantization = config.get("quantization_config")
+    quantization = _read(directory / "config.json").get("quantization_config")
     packed = isinstance(quantization, dict) and quantization.get("quant_method") == METHOD
     return FORMATS["packed" if packed else "dense"]
 

@@ -12,6 +12,7 @@ from optimizer.engines.runnable import Runnable
 from optimizer.errors import ArtifactError, EvaluationError, StageError
 from optimizer.formats.format import Context, Stored
 from optimizer.formats.safetensors import write_config
+from optimizer.manifest import Listed
 from optimizer.model.outline import Entry, Outline
 from optimizer.model.task import Task
 from optimizer.model.weight import Codes
@@ -71,7 +72,7 @@ class Engine:
                 f"format: {self.name} runs encoders ({', '.join(TASKS)}), not {last.task}; write format=packed"
             )
 
-    def write(self, staged: Staged, directory: Path, context: Context) -> None:
+    def write(self, staged: Staged, directory: Path, context: Context) -> Listed | None:
         """Write the graph and config.json; the whole model is in memory."""
         assert isinstance(context.settings, EngineSettings)
         self.check(staged.outline)
@@ -83,6 +84,7 @@ class Engine:
         for key in ("_name_or_path", "quantization_config", "torch_dtype"):
             config.pop(key, None)
         write_config(directory, config | {"dtype": "float32"})
+        return None
 
     def write_graph(self, module: Exported, staged: Staged, directory: Path, context: Context) -> None:
         """Convert, quantize and write."""
@@ -123,7 +125,7 @@ class Engine:
         """None: a graph has no weights by their names."""
         raise ArtifactError(f"{directory}: a graph holds no weights by their names")
 
-    def unpack(self, directory: Path, output: Path) -> set[str]:
+    def unpack(self, directory: Path, output: Path) -> tuple[set[str], Listed | None]:
         """Only for a format that unpacks to another."""
         raise NotImplementedError
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import torch
 
 from optimizer.engines.mixed_precision import Likeness
+from optimizer.manifest import Listed
 from optimizer.model.outline import Entry, Outline
 from optimizer.model.runnable import Runnable
 from optimizer.settings import Settings
@@ -76,17 +77,26 @@ class Format(Protocol):
     def calibrated(self, settings: Settings | None) -> bool:
         """Whether it needs texts to calibrate on, with these settings of its own."""
 
-    def write(self, staged: Staged, directory: Path, context: Context) -> None:
-        """Write the weights and config.json."""
+    def write(self, staged: Staged, directory: Path, context: Context) -> Listed | None:
+        """Write the weights and config.json; what the manifest says of each tensor, None of a graph."""
 
     def load(self, directory: Path, **options: Any) -> Runnable:
-        """The model, ready for inference; `options` go to what loads it, the run's device as `device_map`."""
+        """The model, ready for inference; `options` go to what loads it, the run's device as `device_map`.
+
+        Raises ArtifactError, before there is one, for tensors that are not those that the manifest lists.
+        """
 
     def stored(self, directory: Path, names: Collection[str]) -> Stored:
         """What its files hold; `names` are the original's tensors, so that scales and their like do not count."""
 
     def plain(self, directory: Path) -> Iterator[tuple[str, torch.Tensor]]:
-        """The weights by their names, one at a time, as the dense format stores them: for `also_pt`."""
+        """The weights by their names, one at a time, as the dense format stores them.
 
-    def unpack(self, directory: Path, output: Path) -> set[str]:
-        """Write what it holds in the format `unpacks_to` into `output`; the names of the files that this stands for."""
+        Raises ArtifactError for a damaged one.
+        """
+
+    def unpack(self, directory: Path, output: Path) -> tuple[set[str], Listed | None]:
+        """Write what it holds in the format `unpacks_to` into `output`.
+
+        Returns the names of the files that this stands for, and what the manifest says of each tensor, None of a graph.
+        """

@@ -12,6 +12,8 @@ import torch
 
 from optimizer.errors import ArtifactError
 from optimizer.formats.safetensors import Safetensors, write_config
+from optimizer.integrity import describe
+from optimizer.manifest import Listed
 from optimizer.model import safetensors_file
 from optimizer.model.checkpoint import INDEX, Shard, open_shards, read_config, stored_tensors
 from optimizer.model.outline import Entry
@@ -24,7 +26,7 @@ _MATRIX = 2
 
 
 class Packed(Safetensors):
-    """Payloads, and a marker in config.json that makes transformers call the plug-in."""
+    """Payloads, and a marker in config.json that makes transformers call the plug-in, which checks what it loads."""
 
     name = "packed"
     how_to_load = (
@@ -42,9 +44,9 @@ class Packed(Safetensors):
             return weight.tensor
         return pack(weight, threads)
 
-    def restore(self, stored: torch.Tensor) -> torch.Tensor:
-        """The values in a payload."""
-        return unpack(stored, threads=cores()) if is_payload(stored) else stored
+    def describe(self, weight: Weight, stored: torch.Tensor) -> dict[str, Any]:
+        """The weight, and the payload in its place."""
+        return describe(weight.tensor, stored) if is_payload(stored) else describe(stored)
 
     def codes(self, stored: torch.Tensor) -> torch.Tensor:
         """The integers in a payload of codes, else the values."""
@@ -66,7 +68,7 @@ class Packed(Safetensors):
             return entry.plain_bits
         return min(entry.quantized.bits, entry.plain_bits)
 
-    def unpack(self, directory: Path, output: Path) -> set[str]:
+    def unpack(self, directory: Path, output: Path) -> tuple[set[str], Listed | None]:
         """Write config.json and the weights as the dense format has them.
 
         Raises ArtifactError for a damaged payload.
@@ -79,23 +81,31 @@ class Packed(Safetensors):
             # Beside bitsandbytes, a plain weight loads in the dtype it is stored in, whatever config.json says.
             dtype = getattr(torch, config.get("dtype") or "float32")
         write_config(output, config)
-        shards = open_shards(directory)
+        described = Listed()
+
+        def tensors(shard: Shard) -> Iterator[tuple[str, torch.Tensor]]:
+            for name, tensor in self.restored(shard):
+                if dtype is not None and tensor.is_floating_point() and name.endswith(".weight"):
+                    tensor = tensor.to(dtype)
+                described[name] = describe(tensor)
+                yield name, tensor
+
         stored = {
-            shard.path.name: safetensors_file.write(output / shard.path.name, self._restored(shard, dtype))
-            for shard in shards
+            shard.path.name: safetensors_file.write(output / shard.path.name, tensors(shard))
+            for shard in open_shards(directory)
         }
         if (directory / INDEX).exists():
             safetensors_file.write_index(output / INDEX, stored)
-        return {"config.json", INDEX, *stored}
+        return {"config.json", INDEX, *stored}, described
 
-    def _restored(self, shard: Shard, dtype: torch.dtype | None) -> Iterator[tuple[str, torch.Tensor]]:
+    def restored(self, shard: Shard) -> Iterator[tuple[str, torch.Tensor]]:
+        """The values of each payload; ArtifactError for a damaged one."""
         for name, stored in stored_tensors(shard.path, list(shard.shapes)):
             try:
-                tensor = self.restore(stored)
+                tensor = unpack(stored, threads=cores()) if is_payload(stored) else stored
             except PayloadError as error:
                 raise ArtifactError(f"{shard.path}: {name}: cannot be unpacked: {error}") from None
-            plain = dtype is not None and tensor.is_floating_point() and name.endswith(".weight")
-            yield name, tensor.to(dtype) if plain else tensor
+            yield name, tensor
 
 
 def _is_packed(name: str, axes: int, *, known: bool) -> bool:

@@ -11,6 +11,7 @@ from optimizer.engines.reduce import Exported
 from optimizer.errors import ArtifactError
 from optimizer.formats.format import Context
 from optimizer.formats.openvino import OpenVINO, made
+from optimizer.manifest import Listed
 from optimizer.packing.reader import PayloadError
 from optimizer.processes.cores import cores
 from optimizer.stages.staging import Staged
@@ -45,7 +46,7 @@ class PackedOpenVINO(OpenVINO):
         except (OSError, PayloadError) as error:
             raise ArtifactError(f"{directory / PACKED}: cannot be loaded: {error}") from None
 
-    def unpack(self, directory: Path, output: Path) -> set[str]:
+    def unpack(self, directory: Path, output: Path) -> tuple[set[str], Listed | None]:
         """Write the graph as the openvino format has it; ArtifactError for a damaged file."""
         try:
             xml, weights = unpack_graph((directory / PACKED).read_bytes(), cores())
@@ -53,4 +54,4 @@ class PackedOpenVINO(OpenVINO):
             raise ArtifactError(f"{directory / PACKED}: cannot be unpacked: {error}") from None
         (output / openvino.GRAPH).write_bytes(xml)
         (output / openvino.CONSTANTS).write_bytes(weights.tobytes())
-        return {PACKED, openvino.GRAPH, openvino.CONSTANTS}
+        return {PACKED, openvino.GRAPH, openvino.CONSTANTS}, None

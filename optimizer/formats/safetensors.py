@@ -9,6 +9,8 @@ import torch
 from tqdm import tqdm
 
 from optimizer.formats.format import Context, Stored
+from optimizer.integrity import describe
+from optimizer.manifest import Listed
 from optimizer.model import loading, safetensors_file
 from optimizer.model.checkpoint import INDEX, Shard, open_shards, stored_tensors, weight_bytes
 from optimizer.model.outline import Entry, Outline
@@ -34,9 +36,9 @@ class Safetensors:
         """What is written for a weight, or for one of its parts."""
         return weight.tensor
 
-    def restore(self, stored: torch.Tensor) -> torch.Tensor:
-        """The values, or codes of another library, that `store` was given."""
-        return stored
+    def describe(self, weight: Weight, stored: torch.Tensor) -> dict[str, Any]:
+        """What the manifest says of a weight that is written as `stored`."""
+        return describe(stored)
 
     def codes(self, stored: torch.Tensor) -> torch.Tensor:
         """The numbers that are stored: integers of a quantized weight, else its values."""
@@ -57,15 +59,17 @@ class Safetensors:
         """It does not: what is stored is what the stages made."""
         return False
 
-    def write(self, staged: Staged, directory: Path, context: Context) -> None:
+    def write(self, staged: Staged, directory: Path, context: Context) -> Listed | None:
         """Write the weights and config.json; one tensor at a time is in memory."""
-        shards = staged.original.shards
+        shards, described = staged.original.shards, Listed()
         with tqdm(total=sum(len(shard.shapes) for shard in shards), desc="optimize", **_BAR) as bar:
 
             def tensors(shard: Shard) -> Iterator[tuple[str, torch.Tensor]]:
                 for weight in staged.stream(shard):
                     for part in _parts(weight):
-                        yield part.name, self.store(part, context.threads)
+                        tensor = self.store(part, context.threads)
+                        described[part.name] = self.describe(part, tensor)
+                        yield part.name, tensor
                     bar.update()
 
             stored = {
@@ -78,6 +82,7 @@ class Safetensors:
         # The path that a model was saved from says nothing to its readers, and the bytes must not depend on it.
         config.pop("_name_or_path", None)
         write_config(directory, self.configure(config))
+        return described
 
     def load(self, directory: Path, **options: Any) -> Runnable:
         """The transformers model; `options` go to its `from_pretrained` (dtype, device_map, ...)."""
@@ -101,10 +106,13 @@ class Safetensors:
     def plain(self, directory: Path) -> Iterator[tuple[str, torch.Tensor]]:
         """The weights by their names, one at a time, as the dense format stores them."""
         for shard in open_shards(directory):
-            for name, tensor in stored_tensors(shard.path, list(shard.shapes)):
-                yield name, self.restore(tensor)
+            yield from self.restored(shard)
 
-    def unpack(self, directory: Path, output: Path) -> set[str]:
+    def restored(self, shard: Shard) -> Iterator[tuple[str, torch.Tensor]]:
+        """What was stored in one file, the values, or codes of another library."""
+        yield from stored_tensors(shard.path, list(shard.shapes))
+
+    def unpack(self, directory: Path, output: Path) -> tuple[set[str], Listed | None]:
         """Only for a format that unpacks to another."""
         raise NotImplementedError
 

@@ -215,6 +215,13 @@ def _digest(path: Path, size: int, modified: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def refuse_outside(directory: Path) -> None:
+    """Raise ModelError where an index of weight files that transformers may follow leads out of the directory."""
+    for kind in ("safetensors", "bin"):
+        for index in sorted(directory.glob(f"*.{kind}.index*.json")):
+            _names(index)
+
+
 def open_shards(directory: Path) -> tuple[Shard, ...]:
     """The weight files of a model directory, safetensors before legacy pickles, with their headers read."""
     if (directory / SINGLE).exists():
@@ -228,7 +235,7 @@ def open_shards(directory: Path) -> tuple[Shard, ...]:
     raise ModelError(f"{directory}: holds no weights; expected {SINGLE}, {INDEX}, {LEGACY} or {LEGACY_INDEX}")
 
 
-def _indexed(index: Path) -> list[Path]:
+def _names(index: Path) -> list[str]:
     try:
         names = sorted(map(str, set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())))
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
@@ -238,6 +245,12 @@ def _indexed(index: Path) -> list[Path]:
     for name in names:
         if Path(name).name != name:
             raise ModelError(f"{index}: names '{name}', which is outside the model's directory")
+    return names
+
+
+def _indexed(index: Path) -> list[Path]:
+    names = _names(index)
+    for name in names:
         if not (index.parent / name).exists():
             raise ModelError(f"{index}: names {name}, which is missing; download the model again")
     return [index.parent / name for name in names]

@@ -31,7 +31,7 @@ DTYPES = {
     "BOOL": torch.bool,
 }
 """What a header calls each dtype."""
-_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _ALIGNMENT = 8
 _CHUNK = 1 << 20
 
@@ -86,7 +86,7 @@ def _header(entries: list[_Entry]) -> bytes:
     offset = 0
     for entry in entries:
         header[entry.name] = {
-            "dtype": _NAMES[entry.dtype],
+            "dtype": NAMES[entry.dtype],
             "shape": entry.shape,
             "data_offsets": [offset, offset + entry.size],
         }

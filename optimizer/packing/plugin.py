@@ -4,6 +4,8 @@ These hooks are inner parts of transformers: pyproject.toml pins the range of ve
 """
 
 import math
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -117,7 +119,15 @@ class _Packed(HfQuantizer):  # type: ignore[misc]
     operation: ClassVar[type[Unpack]]
 
     def preprocess_model(self, model: Any, dtype: Any = None, **options: Any) -> None:
-        """Remember which parameters the model keeps in another dtype, as the loader does."""
+        """Refuse an artifact that is not what was written; the model is on the meta device yet, without values.
+
+        Remembers which parameters the model keeps in another dtype, as the loader does.
+        """
+        # Imported late: it imports models of transformers, which may itself be being imported while this module is.
+        from optimizer.integrity import check
+
+        for directory in _directories(model, options.get("checkpoint_files") or ()):
+            check(directory)
         plan = model._get_dtype_plan(dtype)
         self.plan = (build_glob_alternation(list(plan)), plan) if plan else None
         super().preprocess_model(model, dtype=dtype, **options)
@@ -181,6 +191,12 @@ class Packed4BitQuantizer(_Packed, Bnb4BitHfQuantizer):  # type: ignore[misc]
 
     def __init__(self, quantization_config: PackedConfig, **options: Any) -> None:
         super().__init__(BitsAndBytesConfig(**(quantization_config.bitsandbytes or {})), **options)
+
+
+def _directories(model: Any, files: Sequence[str]) -> list[Path]:
+    """Where the files of a model lie, and what it was asked for by, if they are in a directory."""
+    named = [Path(model.config.name_or_path)] if files else []
+    return sorted({path for path in (*named, *(Path(file).parent for file in files)) if path.is_dir()})
 
 
 def _suffix(bitsandbytes: dict[str, Any] | None) -> str:

@@ -7,8 +7,8 @@ from optimizer.stages import staging
 
 _MARGIN = 1.1  # scales of rows, what a code takes beyond its entropy
 _RECORD = 64 << 10  # manifest, card, recipe.yaml, what config.json gains
-_HEADER = 512  # a tensor's line in its file's header, its payload's tables
-_LAYOUT = 4 << 10  # what a library stores beside a matrix: tables, a description, each with its own name
+_HEADER = 1 << 10  # a tensor's line in its file's header, its place in the manifest, its payload's tables
+_LAYOUT = 8 << 10  # what a library stores beside a matrix: tables, a description, each with its own name
 _PICKLED_BITS = 32
 
 

@@ -16,6 +16,7 @@ from optimizer.errors import ArtifactError, EvaluationError, OptimizerError, Rec
 from optimizer.manifest import read_manifest
 from optimizer.model.task import Task
 from optimizer.unpack import unpack
+from optimizer.verify import faults
 from tests.conftest import WORDS
 
 pytest.importorskip("openvino")
@@ -323,3 +324,19 @@ def test_a_damaged_graph_is_one_line(run: Callable[..., Any], tmp_path: Path, fo
     graph.write_bytes(whole[: len(whole) // 2])
     line = refusal(lambda: optimizer.load(artifact), ArtifactError)
     assert str(graph) in line
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_byte_of_any_of_its_files_is_told(run: Callable[..., Any], format: str) -> None:
+    _, artifact = run("sequence-classification", format, "float32")
+    assert faults(artifact, deep=True) == []
+    files = read_manifest(artifact).files
+    assert {"config.json", "recipe.yaml"} < set(files)
+    for name in files:
+        whole = (artifact / name).read_bytes()
+        (artifact / name).write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        line = f"{artifact / name}: is not what the manifest says; make the artifact again"
+        assert refusal(lambda: optimizer.load(artifact), ArtifactError) == line
+        assert line in faults(artifact)
+        (artifact / name).write_bytes(whole)
+    optimizer.load(artifact)

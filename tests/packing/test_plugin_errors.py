@@ -1,4 +1,7 @@
-"""What cannot be unpacked is never loaded as something else: the error names the weight, or the version."""
+"""What cannot be unpacked is never loaded as something else: the error names the weight, or the version.
+
+By the plug-in alone: without a manifest, which would refuse these artifacts before.
+"""
 
 import json
 from collections.abc import Callable
@@ -21,6 +24,7 @@ from optimizer.packing.payload import PayloadError, pack
 
 
 def spoil(directory: Path, name: str, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    (directory / "manifest.json").unlink(missing_ok=True)
     path = directory / "model.safetensors"
     tensors = load_file(path)
     tensors[name] = change(tensors[name])
@@ -105,6 +109,7 @@ def test_an_unknown_version_is_refused(
     packed, _ = both(originals("bert"), PLAIN["half"])
     config = json.loads((packed / "config.json").read_text())
     assert config["quantization_config"] == {"quant_method": METHOD, "format_version": 1}
+    (packed / "manifest.json").unlink()
     tiny.change_config(packed, quantization_config={"quant_method": METHOD, "format_version": version})
     with pytest.raises(ValueError, match=rf"packed format version {version} is not 1; load it with the release"):
         load(packed)
