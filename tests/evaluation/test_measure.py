@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig
 
 from optimizer.data.texts import DataSettings, Label, Text, read
-from optimizer.errors import DataError, EvaluationError, ProcessError
+from optimizer.errors import DataError, EvaluationError, ModelError
 from optimizer.evaluation import comparison, latency, memory
 from optimizer.evaluation.inputs import prepare
 from optimizer.evaluation.job import Environment, EvaluationSettings, Grid
@@ -126,7 +126,7 @@ def test_errors_of_the_child_are_errors_here(tiny_model: TinyModel, tmp_path: Pa
         evaluate(replace(one, environment=Environment(device="cuda:99")))
     artifact = changed(original, tmp_path / "artifact", noisy)
     (artifact / "model.safetensors").write_bytes(b"nothing")
-    with pytest.raises(ProcessError) as caught:
+    with pytest.raises(ModelError) as caught:
         evaluate(job(original, artifact, "sequence-classification", tmp_path))
     assert "\n" not in str(caught.value)
 
