@@ -144,7 +144,7 @@ class Recipe:
         return {
             **self.made_by(),
             "gates": self.gates.bounds(),
-            "model": self.model.model_dump(),
+            "model": self.model.values(),
             "data": self.data.model_dump(),
             "evaluation": self.evaluation.values(),
             **self.environment.model_dump(),

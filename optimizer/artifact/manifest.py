@@ -24,7 +24,8 @@ class Manifest:
     """Where an artifact comes from, what decided its bytes, and the sha256 and size of its files.
 
     It lists every file but itself and the card, and holds no path, no time. `calibration` says of the texts that were
-    calibrated on, if any were, their fingerprint and number, and on what they were run through the model.
+    calibrated on, if any were, their fingerprint and number, and on what they were run through the model;
+    `original_commit` is that of an original from the hub.
     """
 
     format_version: int
@@ -36,6 +37,7 @@ class Manifest:
     versions: dict[str, str]
     files: dict[str, dict[str, Any]]
     calibration: Mapping[str, Any] | None = None
+    original_commit: str | None = None
 
 
 def versions(packages: Iterable[str] = ()) -> dict[str, str]:
@@ -66,7 +68,8 @@ def describe_files(directory: Path) -> dict[str, dict[str, Any]]:
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
     """Write the manifest as sorted JSON."""
-    values = {key: value for key, value in asdict(manifest).items() if key != "calibration" or value is not None}
+    optional = ("calibration", "original_commit")
+    values = {key: value for key, value in asdict(manifest).items() if key not in optional or value is not None}
     text = json.dumps(values, indent=2, sort_keys=True) + "\n"
     (directory / NAME).write_text(text, encoding="utf-8")
 

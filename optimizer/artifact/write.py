@@ -42,12 +42,13 @@ def write(
     threads: int = 1,
     calibration: Calibrated | None = None,
     alone: Remainder | None = None,
+    commit: str | None = None,
 ) -> Manifest:
     """Write what `staged` holds as an artifact at `place`, as its recipe says, and return its manifest.
 
     What was at `place` is kept as `keep`, or removed if that is None; `threads` does not decide bytes, except where
-    there is a `calibration`, which a recipe that is calibrated needs; `alone` is for the card. Raises ArtifactError
-    when the disk is full or cannot be written; then nothing is left behind.
+    there is a `calibration`, which a recipe that is calibrated needs; `alone` is for the card, `commit` that of an
+    original from the hub. Raises ArtifactError when the disk is full or cannot be written; then nothing is left behind.
     """
     original, output = staged.original, Output.of(staged.record)
     format_ = FORMATS[output.format]
@@ -67,6 +68,7 @@ def write(
             versions=versions((*staged.packages, *format_.packages)),
             files=describe_files(directory),
             calibration=calibration.record if calibration else None,
+            original_commit=commit,
         )
         write_manifest(directory, manifest)
         write_card(directory, manifest, staged.record, figures=None, alone=alone)
