@@ -145,7 +145,7 @@ class Recipe:
             **self.made_by(),
             "gates": self.gates.bounds(),
             "model": self.model.values(),
-            "data": self.data.model_dump(),
+            "data": self.data.values(),
             "evaluation": self.evaluation.values(),
             **self.environment.model_dump(),
         }
