@@ -12,6 +12,7 @@ from safetensors import safe_open
 
 from optimizer.artifact.building import building
 from optimizer.artifact.card import write_card
+from optimizer.artifact.card_data import ORIGINAL_CARD
 from optimizer.artifact.manifest import FORMAT_VERSION, Manifest, describe_files, versions, write_manifest
 from optimizer.formats import FORMATS
 from optimizer.formats.format import Calibrated, Context, Format
@@ -92,7 +93,7 @@ def _copy_others(original: Checkpoint, directory: Path) -> None:
         if path in incomplete:
             log.warning("%s is left out: it is of no use without a file that is too large", relative)
             continue
-        target = directory / ("README.original.md" if str(relative) == "README.md" else relative)
+        target = directory / (ORIGINAL_CARD if str(relative) == "README.md" else relative)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
 
