@@ -139,8 +139,7 @@ def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
             pass
 
         def _any(self) -> None:
-            length = int(self.headers.get("Content-Length") or 0)
-            body = self.rfile.read(length)
+            body = b"".join(self._parts())
             path = unquote(urlsplit(self.path).path)
             hub.asked.append(f"{self.command} {path}")
             given = self.headers.get("Authorization")
@@ -159,6 +158,15 @@ def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
             if self.command != "HEAD":
                 self.wfile.write(answer)
+
+        def _parts(self) -> Iterator[bytes]:
+            if self.headers.get("Transfer-Encoding") != "chunked":
+                yield self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                return
+            while size := int(self.rfile.readline(), 16):
+                yield self.rfile.read(size)
+                self.rfile.readline()
+            self.rfile.readline()
 
         do_GET = do_HEAD = do_POST = do_PUT = _any
 
@@ -202,8 +210,6 @@ def _commit(repository: Repository, revision: str) -> tuple[str, Files]:
 
 def _read(hub: FakeHub, name: str, what: str | None, revision: str, token: str | None) -> Answer:
     repository = hub.repository(name, token)
-    if what != "tree" and not repository.commits:
-        return _json({"id": name, "sha": None, "private": repository.private, "siblings": []})
     sha, files = _commit(repository, revision)
     if what == "tree":
         return _json([
@@ -232,7 +238,9 @@ def _create(hub: FakeHub, asked: dict[str, Any], token: str | None) -> Answer:
         raise Refusal(403, "", f'You don\'t have the rights to create a model under the namespace "{name}"')
     if name in hub.repositories:
         raise Refusal(409, "", "You already created this model repo")
-    hub.repositories[name] = Repository(private=asked.get("visibility") == "private" or asked.get("private") is True)
+    made = Repository(private=asked.get("visibility") == "private" or asked.get("private") is True)
+    made.commit({".gitattributes": b"*.safetensors filter=lfs\n"})
+    hub.repositories[name] = made
     return _json({"url": f"{hub.address}/{name}"})
 
 
@@ -256,7 +264,7 @@ def _write(hub: FakeHub, name: str, what: str | None, body: bytes, token: str | 
             for file in json.loads(body)["files"]
         ]  # fmt: skip
         return _json({"files": files})
-    files = dict(repository.commits[repository.branches["main"]]) if repository.commits else {}
+    files = dict(repository.commits[repository.branches["main"]])
     for line in map(json.loads, body.splitlines()):
         value = line["value"]
         match line["key"]:

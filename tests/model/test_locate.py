@@ -164,7 +164,7 @@ def test_a_model_that_is_private_or_gated(model: Path, fake_hub: FakeHub, monkey
     assert locate(ModelSettings(path="team/secret")).name == "team/secret"
     monkeypatch.setenv("HF_TOKEN", "expired")
     assert refusal("team/gated").endswith(
-        "; the hub does not know your token; log in again by `hf auth login`, or set HF_TOKEN"
+        "; the hub does not know your token; log in by `hf auth login`, or set HF_TOKEN again"
     )
 
 
