@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from optimizer.data.files import Row
-from optimizer.errors import DataError, install
-from optimizer.hub import Named, fault
+from optimizer.errors import DataError, first_line, install
+from optimizer.hub import LOG_IN, Named, fault
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,10 @@ def open_dataset(where: Named, config: str | None, split: str | None, key: str, 
         said = " ".join(str(error).split())
         raise DataError(f"{key}: '{where.name}': {said}; write {split_key}=SPLIT, data.config=NAME") from None
     except Exception as error:
-        raise DataError(f"{key}: '{where.name}' {why}; {fault(error, where, 'a file')}") from None
+        said = fault(error, where, "a file")
+        if isinstance(error, datasets.exceptions.DatasetNotFoundError) and error.__cause__ is None:
+            said = f"{first_line(error).rstrip('.')}; write it as the hub does, or {LOG_IN}"  # a private or a gated one
+        raise DataError(f"{key}: '{where.name}' {why}; {said}") from None
     labels = {name: kind for name, kind in table.features.items() if isinstance(kind, datasets.ClassLabel)}
     place = ", ".join(part for part in (config, split) if part)
     return Dataset(f"{where.name} ({place})", table, {name: tuple(kind.names) for name, kind in labels.items()})

@@ -2,7 +2,7 @@
 
 import sys
 from dataclasses import dataclass
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -29,10 +29,15 @@ class Table(list[dict[str, Any]]):
     features: ClassVar[dict[str, Any]] = {"text": object(), "label": ClassLabel(["neg", "pos"])}
 
 
+class DatasetNotFoundError(FileNotFoundError):
+    pass
+
+
 class Datasets(ModuleType):
     """The package, with one dataset, `team/tickets` in the configurations `en` and, the default, None."""
 
     ClassLabel = ClassLabel
+    exceptions = SimpleNamespace(DatasetNotFoundError=DatasetNotFoundError)
 
     def __init__(self) -> None:
         super().__init__("datasets")
@@ -50,13 +55,17 @@ class Datasets(ModuleType):
 
     def _find(self, path: str, name: str | None, revision: str | None) -> None:
         from huggingface_hub import HfApi
+        from huggingface_hub.errors import RepositoryNotFoundError
 
         self.asked.append((path, name, revision))
-        if path != "team/tickets":
-            try:
-                HfApi().model_info(path)
-            except Exception as error:
-                raise FileNotFoundError(f"Dataset '{path}' doesn't exist on the Hub or cannot be accessed.") from error
+        if path == "team/tickets":
+            return
+        try:
+            HfApi().model_info(path)
+        except RepositoryNotFoundError:
+            raise DatasetNotFoundError(f"Dataset '{path}' doesn't exist on the Hub or cannot be accessed.") from None
+        except Exception as error:
+            raise ConnectionError(f"Couldn't reach '{path}' on the Hub") from error
 
 
 @pytest.fixture
@@ -159,10 +168,10 @@ def test_what_is_there_or_looks_like_a_file_is_no_dataset(datasets: Datasets, mo
 def test_what_the_hub_has_not_and_no_network_are_said(fake_hub: FakeHub, monkeypatch, tmp_path) -> None:
     monkeypatch.chdir(tmp_path)
     assert refusal("team/other", split="test") == (
-        "data.path: 'team/other' does not exist, nor does 'team'; the hub shows no 'team/other': write it as the hub "
-        "does; if it is private, log in by `hf auth login`, or set HF_TOKEN"
+        "data.path: 'team/other' does not exist, nor does 'team'; Dataset 'team/other' doesn't exist on the Hub or "
+        "cannot be accessed; write it as the hub does, or log in by `hf auth login`, or set HF_TOKEN"
     )
     fake_hub.stop()
     assert refusal("team/other", split="test").endswith(
-        "; the hub cannot be reached (ConnectError); connect to the network, or write a file"
+        "; the hub cannot be reached (ConnectionError); connect to the network, or write a file"
     )
