@@ -8,12 +8,14 @@ import wrapt
 
 if TYPE_CHECKING:
     from optimizer.api import compare, compose, run, sweep
+    from optimizer.artifact.upload import push
     from optimizer.loading import load
 
 __version__ = "0.1.0"
-__all__ = ["compare", "compose", "load", "run", "sweep"]
+__all__ = ["compare", "compose", "load", "push", "run", "sweep"]
 
-_LAZY = {"load": "optimizer.loading"} | dict.fromkeys(("compare", "compose", "run", "sweep"), "optimizer.api")
+_LAZY = {"load": "optimizer.loading", "push": "optimizer.artifact.upload"}
+_LAZY |= dict.fromkeys(("compare", "compose", "run", "sweep"), "optimizer.api")
 
 
 def __getattr__(name: str) -> Any:

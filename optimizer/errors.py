@@ -36,6 +36,10 @@ class ArtifactError(OptimizerError):
     """An artifact cannot be written, or is not what its manifest says."""
 
 
+class HubError(OptimizerError):
+    """The hub cannot be reached, or refuses what is asked of it."""
+
+
 class EvaluationError(OptimizerError):
     """A figure could not be measured."""
 

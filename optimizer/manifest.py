@@ -35,7 +35,7 @@ class Manifest:
     says of the texts that were calibrated on, if any were, their fingerprint and number, and on what they were run
     through the model. `tensors` gives of each tensor what it restores to: shape, dtype as safetensors call it, sha256
     of its bytes; and `stored_sha256` where something else is stored in its place. It is None for a graph, and in
-    artifacts of before there were such lists.
+    artifacts of before there were such lists. `original_commit` is that of an original from the hub.
     """
 
     format_version: int
@@ -48,6 +48,7 @@ class Manifest:
     files: Listed
     calibration: Mapping[str, Any] | None = None
     tensors: Listed | None = None
+    original_commit: str | None = None
 
 
 def versions(packages: Iterable[str] = ()) -> dict[str, str]:
@@ -71,7 +72,7 @@ def describe_files(directory: Path) -> Listed:
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
     """Write the manifest as sorted JSON."""
-    optional = ("calibration", "tensors")
+    optional = ("calibration", "tensors", "original_commit")
     values = {key: value for key, value in asdict(manifest).items() if key not in optional or value is not None}
     text = json.dumps(values, indent=2, sort_keys=True) + "\n"
     (directory / NAME).write_text(text, encoding="utf-8")

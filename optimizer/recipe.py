@@ -144,8 +144,8 @@ class Recipe:
         return {
             **self.made_by(),
             "gates": self.gates.bounds(),
-            "model": self.model.model_dump(),
-            "data": self.data.model_dump(),
+            "model": self.model.values(),
+            "data": self.data.values(),
             "evaluation": self.evaluation.values(),
             **self.environment.model_dump(),
         }

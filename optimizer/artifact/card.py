@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from optimizer.artifact.card_data import front_matter
 from optimizer.errors import ArtifactError
 from optimizer.files import replacing
 from optimizer.formats import FORMATS
@@ -25,13 +26,17 @@ def write_card(
 ) -> None:
     """Write or atomically replace the card; `figures` is a row, None before anything was measured.
 
-    `alone` is what the stages left alone, None where that is not known.
+    `alone` is what the stages left alone, None where that is not known. What the hub reads of a card goes before it.
 
     Raises ArtifactError when it cannot be written.
     """
+    from huggingface_hub import ModelCard
+
+    data = front_matter(directory, manifest, recipe, figures)
+    text = _text(manifest, recipe, figures, alone)
     try:
         with replacing(directory / CARD) as partial:
-            partial.write_text(_text(manifest, recipe, figures, alone), encoding="utf-8")
+            partial.write_text(str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}")), encoding="utf-8")
     except OSError as error:
         raise ArtifactError(f"{directory / CARD}: cannot be written ({error.strerror or error})") from error
 

@@ -27,7 +27,8 @@ def optimize_to(recipe: Recipe, output: Path | None, say: Callable[[str], None])
         _check_free(place)
     checkpoint = open_checkpoint(original.directory)
     staged = recipe.staged(checkpoint, original.name, say)
-    write(staged, place, keep, recipe.environment.threads, alone=recipe.remainder(checkpoint.outline))
+    alone = recipe.remainder(checkpoint.outline)
+    write(staged, place, keep, recipe.environment.threads, alone=alone, commit=original.commit)
     if keep:
         say(f"the original is kept as {keep}")
     return place

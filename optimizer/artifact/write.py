@@ -12,6 +12,7 @@ from safetensors import safe_open
 
 from optimizer.artifact.building import building
 from optimizer.artifact.card import write_card
+from optimizer.artifact.card_data import ORIGINAL_CARD
 from optimizer.formats import FORMATS
 from optimizer.formats.format import Calibrated, Context, Format
 from optimizer.manifest import FORMAT_VERSION, Manifest, describe_files, versions, write_manifest
@@ -42,12 +43,13 @@ def write(
     threads: int = 1,
     calibration: Calibrated | None = None,
     alone: Remainder | None = None,
+    commit: str | None = None,
 ) -> Manifest:
     """Write what `staged` holds as an artifact at `place`, as its recipe says, and return its manifest.
 
     What was at `place` is kept as `keep`, or removed if that is None; `threads` does not decide bytes, except where
-    there is a `calibration`, which a recipe that is calibrated needs; `alone` is for the card. Raises ArtifactError
-    when the disk is full or cannot be written; then nothing is left behind.
+    there is a `calibration`, which a recipe that is calibrated needs; `alone` is for the card, `commit` that of an
+    original from the hub. Raises ArtifactError when the disk is full or cannot be written; then nothing is left behind.
     """
     original, output = staged.original, Output.of(staged.record)
     format_ = FORMATS[output.format]
@@ -68,6 +70,7 @@ def write(
             files=describe_files(directory),
             calibration=calibration.record if calibration else None,
             tensors=tensors,
+            original_commit=commit,
         )
         write_manifest(directory, manifest)
         write_card(directory, manifest, staged.record, figures=None, alone=alone)
@@ -91,7 +94,7 @@ def _copy_others(original: Checkpoint, directory: Path) -> None:
         if path in incomplete:
             log.warning("%s is left out: it is of no use without a file that is too large", relative)
             continue
-        target = directory / ("README.original.md" if str(relative) == "README.md" else relative)
+        target = directory / (ORIGINAL_CARD if str(relative) == "README.md" else relative)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
 

@@ -34,8 +34,7 @@ def share_out(settings: DataSettings, *, is_demo: bool) -> Shared:
     texts = read(settings, is_demo=is_demo)
     if settings.calibration is None:
         return Shared(*split(texts), dropped=0)
-    others = settings.model_copy(update={"path": settings.calibration, "label": "", "limit": None})
-    calibration, dropped = apart(texts, read(others, is_demo=False, key="data.calibration"))
+    calibration, dropped = apart(texts, read(settings.calibrating, is_demo=False, key="data.calibration"))
     return Shared(texts, calibration, dropped)
 
 

@@ -2,16 +2,18 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import Field, field_validator
 
-from optimizer import demo
-from optimizer.data.files import TXT_COLUMN, Row, read_rows
+from optimizer import demo, hub
+from optimizer.data.dataset import open_dataset
+from optimizer.data.files import Row, is_file_name, is_pattern, read_rows, why_no_file
 from optimizer.errors import DataError
 from optimizer.settings import Settings, nearest
 
@@ -24,11 +26,14 @@ _SHIPPED = {"demo": demo.TEXTS, "builtin": demo.SENTENCES}
 
 
 class DataSettings(Settings):
-    """Which texts: `path` is a file (jsonl, csv, parquet, txt), `demo`, `builtin`, or `auto`.
+    """Which texts: `path` is a file, a pattern of files, a dataset on the hub, `demo`, `builtin`, or `auto`.
 
+    Files are jsonl, json (a list of objects), csv, tsv and txt, each also gzipped, and parquet. A dataset is
+    `organization/name` or `organization/name@revision`; of it `split` is read, in the configuration `config`.
     `text` names the column of texts, or two columns for pairs; `label` the column of labels, if there is one.
-    `limit` keeps only the first texts. `calibration` is another file of texts, in the same columns and without labels,
-    for what looks at the model's behaviour; without it, that takes a part of these, on which nothing is then measured.
+    `limit` keeps only the first texts. `calibration` is another such path, of texts in the same columns and without
+    labels, for what looks at the model's behaviour, `calibration_split` the split of it if it is a dataset; without it,
+    that takes a part of these, on which nothing is then measured.
     """
 
     path: str = "auto"
@@ -36,6 +41,9 @@ class DataSettings(Settings):
     label: str = "label"
     limit: int | None = Field(default=None, ge=1)
     calibration: str | None = None
+    split: str | None = None
+    config: str | None = None
+    calibration_split: str | None = None
 
     @field_validator("text", mode="before")
     @classmethod
@@ -45,13 +53,28 @@ class DataSettings(Settings):
             raise ValueError("write one column, or two columns for pairs of texts")
         return text
 
+    @property
+    def calibrating(self) -> "DataSettings":
+        """The same of the calibration texts; a `calibration` is set."""
+        assert self.calibration is not None
+        config = self.config if _dataset(self.calibration) else None
+        changed = {"path": self.calibration, "config": config, "split": self.calibration_split}
+        none: dict[str, Any] = {"calibration": None, "calibration_split": None, "limit": None}
+        return self.model_copy(update={**changed, **none, "label": ""})
+
+    def values(self) -> dict[str, Any]:
+        """The keys of a recipe file; those that came later only where they are set, so that no recipe changes."""
+        later = ("split", "config", "calibration_split")
+        return self.model_dump(exclude={name for name in later if getattr(self, name) is None})
+
 
 @dataclass(frozen=True)
 class Texts:
     """Texts or pairs of texts; `labels` has one for each, or is None.
 
-    `name` is the row's `data`: demo, builtin, or the file's name. `fingerprint` is the sha256 of texts and labels
-    in hexadecimal, whatever file they come from. `source` gives the same texts again, from any working directory.
+    `name` is the row's `data`: demo, builtin, the file's name, or a dataset's with its split. `fingerprint` is the
+    sha256 of texts and labels in hexadecimal, whatever file they come from. `source` gives the same texts again, from
+    any working directory. `classes` are the labels that a dataset numbers, in that order.
     """
 
     texts: tuple[Text, ...]
@@ -59,6 +82,7 @@ class Texts:
     name: str
     fingerprint: str
     source: DataSettings
+    classes: tuple[Label, ...] = ()
 
 
 def read(settings: DataSettings, *, is_demo: bool, key: str = "data.path") -> Texts:
@@ -66,20 +90,16 @@ def read(settings: DataSettings, *, is_demo: bool, key: str = "data.path") -> Te
 
     Raises DataError, with file and line where there is one; `key` is the setting that names the file.
     """
-    name, path = _source(settings.path, is_demo)
-    rows = list(islice(read_rows(path, key), settings.limit))
+    found = _find(settings, is_demo, key)
+    rows = list(islice(found.rows, settings.limit))
     if not rows:
-        raise DataError(f"{path}: holds no texts")
-    texts = tuple(_text(row, settings.text, path) for row in rows)
+        raise DataError(f"{found.place}: holds no texts")
+    texts = tuple(_text(row, settings.text) for row in rows)
     labels = _labels(rows, settings.label)
-    others = None if settings.calibration is None else Path(settings.calibration).expanduser().absolute()
-    source = settings.model_copy(
-        update={
-            "path": name if name in _SHIPPED else str(path.absolute()),
-            "calibration": None if others is None else str(others),
-        }
-    )
-    return Texts(texts, labels, name, fingerprint(texts, labels), source)
+    calibration = None if settings.calibration is None else _lasting(settings.calibration)
+    source = settings.model_copy(update={"path": _lasting(found.path), "calibration": calibration})
+    classes = found.classes.get(settings.label, ())
+    return Texts(texts, labels, found.name, fingerprint(texts, labels), source, classes)
 
 
 def fingerprint(texts: Sequence[Text], labels: Sequence[Label] | None) -> str:
@@ -87,20 +107,71 @@ def fingerprint(texts: Sequence[Text], labels: Sequence[Label] | None) -> str:
     return hashlib.sha256(json.dumps([texts, labels]).encode()).hexdigest()
 
 
-def _source(path: str, is_demo: bool) -> tuple[str, Path]:
-    if path == _AUTO:
-        path = "demo" if is_demo else "builtin"
+class _Found(NamedTuple):
+    """Texts before they are read: as `path` says, known as `name`, at `place`."""
+
+    path: str
+    name: str
+    place: str
+    rows: Iterable[Row]
+    classes: Mapping[str, tuple[str, ...]]
+
+
+def _find(settings: DataSettings, is_demo: bool, key: str) -> _Found:
+    path = ("demo" if is_demo else "builtin") if settings.path == _AUTO else settings.path
+    _check_splits(settings)
     if path in _SHIPPED:
-        return path, _SHIPPED[path]
-    file = Path(path).expanduser()
-    return file.name, file
+        return _Found(path, path, path, read_rows(_SHIPPED[path]), {})
+    file, dataset = _file(path), _dataset(path)
+    if dataset is None:
+        return _Found(path, file.name, str(file), read_rows(file, key), {})
+    split_key = "data.split" if key == "data.path" else "data.calibration_split"
+    found = open_dataset(dataset, settings.config, settings.split, key, split_key, why_no_file(file))
+    return _Found(path, found.where, found.where, found.rows(), found.classes)
 
 
-def _text(row: Row, column: str | list[str], path: Path) -> Text:
-    if path.suffix.lower() == ".txt":
+def _file(path: str) -> Path:
+    file = Path(path)
+    with suppress(RuntimeError):  # ~name of nobody's home
+        return file.expanduser()
+    return file
+
+
+def _dataset(path: str | None) -> hub.Named | None:
+    """What on the hub a path may name: what is not there, no pattern, and has no suffix of a file of texts."""
+    if path is None or path in (_AUTO, *_SHIPPED):
+        return None
+    file = _file(path)
+    return None if file.exists() or is_pattern(file) or is_file_name(file) else hub.named(path)
+
+
+def _check_splits(settings: DataSettings) -> None:
+    """Refuse what is said of a dataset where there is none."""
+    measured, calibration = _dataset(settings.path), _dataset(settings.calibration)
+    fitting = {
+        "split": measured,
+        "config": measured or calibration,
+        "calibration_split": calibration,
+    }
+    for name, dataset in fitting.items():
+        if getattr(settings, name) is not None and dataset is None:
+            raise DataError(f"data.{name}: is for a dataset of the hub, and these are other texts; leave it out")
+
+
+def _lasting(path: str) -> str:
+    """The same path from any working directory."""
+    if path in _SHIPPED or _dataset(path):
+        return path
+    return str(_file(path).absolute())
+
+
+def _text(row: Row, column: str | list[str]) -> Text:
+    if row.line is not None:
         if isinstance(column, list):
-            raise DataError(f"{path}: a txt file has no columns for pairs of texts; give a jsonl, csv or parquet file")
-        column = TXT_COLUMN
+            raise DataError(
+                f"{row.where}: a txt file has no columns for pairs of texts; give a jsonl, csv or parquet file"
+            )
+        return row.line
     if isinstance(column, list):
         first, second = column
         return _field(row, first), _field(row, second)
@@ -147,7 +218,8 @@ def _brief(value: object) -> str:
 def check_labels(texts: Texts, config: Mapping[str, Any]) -> tuple[int, ...] | None:
     """The labels as ids of the classes in a config.json's values, None unless the model gives each text one label.
 
-    A label is matched by its name first, then as a number within range. Raises DataError for unknown ones.
+    A label is matched by its name first, then as a number within range. Those of a dataset whose classes the model
+    calls otherwise count as the numbers that they have there. Raises DataError for unknown ones.
     """
     from optimizer.model.task import task_of
 
@@ -156,6 +228,8 @@ def check_labels(texts: Texts, config: Mapping[str, Any]) -> tuple[int, ...] | N
     if texts.labels is None or several or classes < 2 or task_of(config) != "sequence-classification":
         return None
     found = {label: _class_id(label, ids, classes) for label in dict.fromkeys(texts.labels)}
+    if None in found.values() and classes == len(texts.classes):
+        found = {label: texts.classes.index(label) for label in found}
     unknown = [str(label) for label, index in found.items() if index is None]
     if unknown:
         raise DataError(

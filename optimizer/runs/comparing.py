@@ -67,6 +67,7 @@ def compare(
             transformers_version=versions()["transformers"],
             original_fingerprint=checkpoint.fingerprint,
             data_fingerprint=texts.fingerprint,
+            original_commit=source.commit,
         )
         rows.append(row.with_figures(_figures(checkpoint, job)))
     return rows

@@ -19,6 +19,7 @@ from optimizer.evaluation import size
 from optimizer.evaluation.models import quiet
 from optimizer.manifest import verify
 from optimizer.model.checkpoint import Checkpoint
+from optimizer.model.locate import Original
 from optimizer.processes import machine
 from optimizer.recipe import Recipe
 from optimizer.rows import store
@@ -34,7 +35,7 @@ _LOGGED = 20  # of the weights that are left alone
 def make(
     checkpoint: Checkpoint,
     recipe: Recipe,
-    original: str,
+    original: Original,
     calibration: Calibration | None,
     directory: Path,
     reuse: Path | None,
@@ -64,7 +65,7 @@ def make(
 def _optimize(
     checkpoint: Checkpoint,
     recipe: Recipe,
-    original: str,
+    original: Original,
     calibration: Calibration | None,
     alone: Remainder | None,
     artifact: Path,
@@ -79,8 +80,8 @@ def _optimize(
             log.info("left alone: %s", each)
     environment = recipe.environment
     texts = calibrated(calibration, checkpoint, environment) if calibration else None
-    staged = recipe.staged(checkpoint, original, log.info, texts.examples if texts else None)
-    write(staged, artifact, threads=environment.threads, calibration=texts, alone=alone)
+    staged = recipe.staged(checkpoint, original.name, log.info, texts.examples if texts else None)
+    write(staged, artifact, threads=environment.threads, calibration=texts, alone=alone, commit=original.commit)
 
 
 def _seconds(artifact: Path) -> float | None:

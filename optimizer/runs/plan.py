@@ -139,6 +139,7 @@ def named_row(plan: Plan) -> Row:
         data_fingerprint=plan.source.data_fingerprint,
         calibration_examples=calibration.examples if calibration else None,
         calibration_fingerprint=calibration.fingerprint if calibration else None,
+        original_commit=plan.source.original.commit,
     )
 
 

@@ -15,6 +15,7 @@ from optimizer.data.calibration import Calibration
 from optimizer.errors import ArtifactError
 from optimizer.manifest import read_manifest, versions
 from optimizer.model.checkpoint import Checkpoint
+from optimizer.model.locate import Original
 from optimizer.recipe import Recipe
 from optimizer.runs.calibrating import calibration_record
 from optimizer.yaml import dump
@@ -23,11 +24,11 @@ _INDEX = "artifacts"
 
 
 def same_artifact(
-    checkpoint: Checkpoint, recipe: Recipe, original: str, calibration: Calibration | None, directory: Path
+    checkpoint: Checkpoint, recipe: Recipe, original: Original, calibration: Calibration | None, directory: Path
 ) -> Path | None:
     """An artifact, in a run's `directory` or in a run's folder beside it, with the bytes that this recipe would write.
 
-    What decides them is in every artifact: the recipe, the original's name and fingerprint, the versions, the
+    What decides them is in every artifact: the recipe, the original's name, commit and fingerprint, the versions, the
     calibration.
     """
     wanted = _decisive(checkpoint, recipe, original, calibration)
@@ -37,13 +38,13 @@ def same_artifact(
             found = read_manifest(artifact)
             made_by = (artifact / "recipe.yaml").read_text(encoding="utf-8")
             made_from = [found.original, found.original_fingerprint, found.versions, found.calibration]
-            if [*made_from, made_by] == wanted:
+            if [*made_from, made_by, *_commit(found.original_commit)] == wanted:
                 return artifact
     return None
 
 
 def note(
-    checkpoint: Checkpoint, recipe: Recipe, original: str, calibration: Calibration | None, directory: Path
+    checkpoint: Checkpoint, recipe: Recipe, original: Original, calibration: Calibration | None, directory: Path
 ) -> None:
     """Let other runs find the artifact that has been made in a run's `directory`."""
     entries = _entries(_decisive(checkpoint, recipe, original, calibration), directory)
@@ -57,9 +58,15 @@ def _noted(entries: Path) -> Iterator[str]:
         yield from sorted(entry.name for entry in entries.iterdir())
 
 
-def _decisive(checkpoint: Checkpoint, recipe: Recipe, original: str, calibration: Calibration | None) -> list[Any]:
+def _decisive(checkpoint: Checkpoint, recipe: Recipe, original: Original, calibration: Calibration | None) -> list[Any]:
     calibrated = calibration_record(calibration, recipe.environment) if calibration else None
-    return [original, checkpoint.fingerprint, versions(recipe.packages), calibrated, dump(recipe.made_by())]
+    made_from = [original.name, checkpoint.fingerprint, versions(recipe.packages), calibrated]
+    return [*made_from, dump(recipe.made_by()), *_commit(original.commit)]
+
+
+def _commit(commit: str | None) -> list[str]:
+    """Nothing where there is none, so that what a directory's artifacts are found by stays what it was."""
+    return [] if commit is None else [commit]
 
 
 def _entries(decisive: list[Any], directory: Path) -> Path:

@@ -19,6 +19,7 @@ from optimizer.evaluation.measure import Job, evaluate
 from optimizer.evaluation.tally import Figures
 from optimizer.manifest import read_manifest, verify
 from optimizer.model.checkpoint import Checkpoint
+from optimizer.model.locate import Original
 from optimizer.processes import interrupt, process
 from optimizer.recipe import Recipe
 from optimizer.rows import store
@@ -135,9 +136,9 @@ def _make(plan: Plan, directory: Path, force: bool) -> dict[str, Any]:
     return {"artifact": f"runs/{plan.run_id}/artifact", **figures}
 
 
-def _parts(plan: Plan) -> tuple[Checkpoint, Recipe, str, Calibration | None]:
+def _parts(plan: Plan) -> tuple[Checkpoint, Recipe, Original, Calibration | None]:
     """All that decides an artifact's bytes, but the versions."""
-    return plan.source.checkpoint, plan.recipe, plan.source.original.name, plan.source.calibration
+    return plan.source.checkpoint, plan.recipe, plan.source.original, plan.source.calibration
 
 
 def _measure(plan: Plan, out: Path, directory: Path) -> Figures:

@@ -24,7 +24,7 @@ def card(directory: Path, figures: Row | None, recipe: Recipe = RECIPE) -> str:
 
 def test_before_measuring(tmp_path: Path) -> None:
     text = card(tmp_path, None)
-    assert text.startswith("# team/tickets, optimized by the recipe `half`\n")
+    assert "\n---\n\n# team/tickets, optimized by the recipe `half`\n" in text
     assert "## Measured\n\nNothing yet.\n" in text
     assert "abababababababab" in text
     assert "torch 2.13" in text

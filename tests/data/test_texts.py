@@ -1,7 +1,9 @@
 """Reading texts and labels: every format, every fault in one line."""
 
+import gzip
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +18,23 @@ ROWS = [{"text": "hello, you", "label": "yes", "more": 1}, {"text": "grüß\ndic
 CLASSIFIER = {"architectures": ["BertForSequenceClassification"], "id2label": {"0": "no", "1": "yes", "2": "5"}}
 
 
+COLUMNS = [".jsonl", ".json", ".csv", ".tsv", ".parquet"]
+GZIPPED = [".jsonl.gz", ".json.gz", ".csv.gz", ".TSV.GZ"]
+
+
 def write(path: Path, rows: list[dict[str, Any]]) -> Path:
-    if path.suffix == ".jsonl":
+    if path.suffix.lower() == ".gz":
+        path.write_bytes(gzip.compress(write(path.with_suffix(""), rows).read_bytes()))
+        path.with_suffix("").unlink()
+    elif path.suffix == ".jsonl":
         path.write_text("\n".join(json.dumps(row) for row in rows) + "\n\n", encoding="utf-8")
-    elif path.suffix == ".csv":
+    elif path.suffix == ".json":
+        path.write_text(json.dumps(rows, indent=1), encoding="utf-8")
+    elif path.suffix.lower() in (".csv", ".tsv"):
         import csv
 
         with path.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
+            writer = csv.DictWriter(file, list(rows[0]), delimiter="," if path.suffix == ".csv" else "\t")
             writer.writeheader()
             writer.writerows(rows)
     else:
@@ -42,7 +53,7 @@ def refusal(path: Path | str, **settings: Any) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+@pytest.mark.parametrize("suffix", [*COLUMNS, *GZIPPED])
 def test_every_format_gives_the_same_texts(suffix: str, tmp_path: Path) -> None:
     found = texts(write(tmp_path / f"some{suffix}", ROWS))
     assert found.texts == ("hello, you", "grüß\ndich")
@@ -71,24 +82,25 @@ def test_a_limit_keeps_the_first(tmp_path: Path) -> None:
     assert texts(path, limit=2).texts == ("hello, you", "grüß\ndich")
 
 
-@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+@pytest.mark.parametrize("suffix", COLUMNS)
 def test_two_columns_are_pairs(suffix: str, tmp_path: Path) -> None:
     path = write(tmp_path / f"a{suffix}", [{"q": "who?", "c": "the cat"}])
     assert texts(path, text=["q", "c"]).texts == (("who?", "the cat"),)
 
 
-@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+@pytest.mark.parametrize("suffix", COLUMNS)
 def test_no_label_column_or_an_empty_one_is_no_labels(suffix: str, tmp_path: Path) -> None:
     assert texts(write(tmp_path / f"a{suffix}", [{"text": "x"}])).labels is None
     assert texts(write(tmp_path / f"b{suffix}", [{"text": "x", "label": None}])).labels is None
 
 
-@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+@pytest.mark.parametrize("suffix", COLUMNS)
 def test_labels_missing_here_and_there_are_refused(suffix: str, tmp_path: Path) -> None:
     path = write(tmp_path / f"a{suffix}", [{"text": "x", "label": "yes"}, {"text": "y", "label": None}])
     message = refusal(path)
     assert "has no 'label' while other rows have one" in message
-    assert (" row 2" if suffix == ".parquet" else ":3" if suffix == ".csv" else ":2") in message
+    places = {".jsonl": ":2", ".json": ": object 2", ".csv": ":3", ".tsv": ":3", ".parquet": ": row 2"}
+    assert message.startswith(f"{path}{places[suffix]}: has no 'label'")
 
 
 @pytest.mark.parametrize("label", [1.5, True, ["a"], {"a": 1}])
@@ -123,10 +135,13 @@ def test_a_missing_file_is_refused_with_near_names(tmp_path: Path) -> None:
 
 def test_an_unknown_suffix_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.xml").touch()
-    assert refusal(tmp_path / "a.xml").endswith("has an unknown suffix; known: .jsonl, .csv, .parquet, .txt")
+    known = "known: .jsonl, .json, .csv, .tsv, .txt, each also with .gz, and .parquet"
+    assert refusal(tmp_path / "a.xml") == f"data.path: 'a.xml' has an unknown suffix; {known}"
+    parquet.write_table(pyarrow.Table.from_pylist(ROWS), tmp_path / "a.parquet.gz")
+    assert refusal(tmp_path / "a.parquet.gz").endswith(f"has an unknown suffix; {known}")
 
 
-@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+@pytest.mark.parametrize("suffix", COLUMNS)
 def test_a_missing_column_is_refused_with_those_there_are(suffix: str, tmp_path: Path) -> None:
     path = write(tmp_path / f"a{suffix}", [{"texts": "x", "kind": "y"}])
     assert "has no column 'text' (columns: texts, kind)" in refusal(path)
@@ -149,7 +164,7 @@ def test_a_text_that_is_none_is_refused(value: object, shown: str, tmp_path: Pat
     assert len(message) < len(str(tmp_path)) + 120
 
 
-@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.txt"])
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv", "a.tsv", "a.txt"])
 def test_an_empty_file_and_one_that_is_not_utf8_are_refused(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_bytes(b"")
@@ -179,6 +194,76 @@ def test_parquet_that_is_damaged_or_cannot_be_read_here(tmp_path: Path, monkeypa
     assert "is not a parquet file that can be read" in refusal(path)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     assert "pip install 'transformer-optimizer[parquet]'" in refusal(path)
+
+
+def test_a_json_file_is_a_list_of_objects(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text('{"data": []}')
+    assert refusal(path) == f'{path}: expected a list of objects, [{{"text": …}}, …], found dict'
+    path.write_text('[{"text": "x"}, "y"]')
+    assert refusal(path).startswith(f"{path}: object 2: expected an object")
+    path.write_text('{"text": "x"}\n{"text": "y"}\n')
+    assert refusal(path) == (
+        f"{path}:2: is not JSON (Extra data at column 1); a file with an object in each line is called .jsonl"
+    )
+
+
+def test_a_tsv_row_with_too_many_fields_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.tsv"
+    path.write_text("label\ttext\nyes\thello, you\nno\tbye\tnow\n")
+    assert refusal(path) == f"{path}:3: has more fields than the header; quote fields that hold tabs"
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-12], lambda data: b"{}", lambda data: data[:20] + data[30:]])
+def test_a_damaged_gzip_file_is_refused(damage: Callable[[bytes], bytes], tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl.gz", [{"text": str(number)} for number in range(1000)])
+    path.write_bytes(damage(path.read_bytes()))
+    assert refusal(path).startswith(f"{path}: is no whole gzip file (")
+    assert refusal(path).endswith("); make it again")
+
+
+def test_a_pattern_is_all_its_files_by_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "deep").mkdir()
+    write(tmp_path / "deep" / "c.csv.gz", [{"text": "third"}])
+    write(tmp_path / "b.jsonl", [{"text": "second"}])
+    write(tmp_path / "a.jsonl", [{"text": "first"}])
+    (tmp_path / "z.txt").write_text("last\n")
+    everything = texts(tmp_path / "**" / "*.*")
+    assert everything.texts == ("first", "second", "third", "last")
+    assert texts(tmp_path / "*.jsonl").texts == ("first", "second")
+    assert texts(tmp_path / "*.jsonl").name == "*.jsonl"
+    assert texts(tmp_path / "**" / "*.*", limit=3).texts == ("first", "second", "third")
+    monkeypatch.chdir(tmp_path)
+    source = texts("[ab].jsonl").source
+    monkeypatch.chdir("/")
+    assert read(source, is_demo=False).texts == ("first", "second")
+
+
+def test_a_pattern_that_matches_nothing_or_what_cannot_be_read(tmp_path: Path) -> None:
+    assert refusal(tmp_path / "*.jsonl").startswith(f"data.path: '{tmp_path / '*.jsonl'}' matches no file; ")
+    (tmp_path / "a.xml").touch()
+    assert "'a.xml' has an unknown suffix" in refusal(tmp_path / "*")
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tmp_path: Path) -> None:
+    write(tmp_path / "a[1].jsonl", [{"text": "one"}])
+    write(tmp_path / "a1.jsonl", [{"text": "other"}])
+    assert texts(tmp_path / "a[1].jsonl").texts == ("one",)
+
+
+def test_what_is_said_of_a_dataset_is_refused_for_files(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", ROWS)
+    for name in ("split", "config", "calibration_split"):
+        assert refusal(path, **{name: "test"}) == (
+            f"data.{name}: is for a dataset of the hub, and these are other texts; leave it out"
+        )
+        assert refusal("builtin", **{name: "test"}).startswith(f"data.{name}: ")
+    assert refusal(path, split="test", calibration="team/tickets").startswith("data.split: ")
+
+
+def test_settings_that_came_later_are_in_a_recipe_only_where_they_are_set() -> None:
+    assert set(DataSettings().values()) == {"path", "text", "label", "limit", "calibration"}
+    assert DataSettings(split="test").values()["split"] == "test"
 
 
 def test_pairs_need_columns(tmp_path: Path) -> None:
