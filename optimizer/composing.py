@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from optimizer import recipe_files
 from optimizer.errors import RecipeError
 
 _PACKAGED = Path(__file__).parent / "conf"
@@ -29,6 +30,7 @@ def compose(arguments: list[str]) -> list[dict[str, Any]]:
     from omegaconf import DictConfig
 
     _check_names(arguments)
+    recipe_files.check(_chosen(arguments), _config_dirs(arguments))
     found: list[tuple[DictConfig, Any]] = []
     with _as_hydra_takes_them(argument for argument in arguments if not LAUNCHER.match(argument)):
         start = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
@@ -176,6 +178,12 @@ def _check_names(arguments: list[str]) -> None:
                 raise RecipeError(
                     f"{directory / name}: '{name.stem}' is the name of a shipped {name.parent}; rename the file"
                 )
+
+
+def _chosen(arguments: list[str]) -> list[str]:
+    """The recipes that a command names."""
+    named = (argument.partition("=") for argument in arguments)
+    return [name for key, _, names in named if key == recipe_files.GROUP for name in names.split(",")]
 
 
 def _config_dirs(arguments: list[str]) -> list[Path]:

@@ -22,6 +22,10 @@ from optimizer.stages import STAGES, staging
 from optimizer.stages.stage import Routing, Step
 from optimizer.stages.staging import Staged
 from optimizer.stages.untouched import Remainder, remainder
+from optimizer.yaml import dump
+
+PACKAGE = "# @package _global_"
+"""The first line of a recipe file, by which Hydra makes its keys those of the command."""
 
 _NAME = re.compile(r"\w[\w.-]*")  # it begins a run's id, which names a directory
 
@@ -149,6 +153,10 @@ class Recipe:
             "evaluation": self.evaluation.values(),
             **self.environment.model_dump(),
         }
+
+    def file(self) -> str:
+        """The text of a recipe file that gives this recipe again."""
+        return f"{PACKAGE}\n{dump(self.values())}"
 
 
 KEYS = (

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -258,8 +259,8 @@ def test_the_recipe_of_a_run_gives_the_same_run(optimizer, tmp_path):
     assert optimizer("recipe=pruned", "evaluation=none", "pruning_amount=0.15")[0] == 0
     (row,) = rows(tmp_path / "outputs")
     (tmp_path / "team" / "recipe").mkdir(parents=True)
-    resolved = (tmp_path / "outputs" / "runs" / row["run_id"] / "recipe.yaml").read_text()
-    (tmp_path / "team" / "recipe" / "copied.yaml").write_text("# @package _global_\n" + resolved)
+    resolved = tmp_path / "outputs" / "runs" / row["run_id"] / "recipe.yaml"
+    shutil.copy(resolved, tmp_path / "team" / "recipe" / "copied.yaml")
     code, out, _ = optimizer("--config-dir", "team", "recipe=copied", "out=again")
     assert code == 0
     assert row["run_id"] in out

@@ -24,7 +24,6 @@ from optimizer.recipe import Recipe
 from optimizer.rows import store
 from optimizer.runs.calibrating import calibrated
 from optimizer.stages.untouched import Remainder
-from optimizer.yaml import dump
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +46,7 @@ def make(
     with _run_log(directory), machine.shared():
         quiet()
         torch.set_num_threads(recipe.environment.threads)
-        (directory / "recipe.yaml").write_text(dump(recipe.values()), encoding="utf-8")
+        (directory / "recipe.yaml").write_text(recipe.file(), encoding="utf-8")
         artifact, alone = directory / "artifact", recipe.remainder(checkpoint.outline)
         seconds = _seconds(reuse) if reuse else None
         if reuse is None or not _take_over(reuse, artifact):

@@ -1,5 +1,6 @@
 """Models of every kind, through the recipes that come with the program."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,7 @@ def test_what_is_left_out_is_said_and_the_recipe_of_the_run_gives_it_again(
     assert "stages.bitsandbytes is left out: " in (run / "run.log").read_text()
     team = tmp_path / "team" / "recipe"
     team.mkdir(parents=True)
-    (team / "again.yaml").write_text("# @package _global_\n" + (run / "recipe.yaml").read_text())
+    shutil.copy(run / "recipe.yaml", team / "again.yaml")
     code, _, said = optimizer("--config-dir", str(team.parent), "recipe=again", "out=second")
     assert code == 0, said
     assert [again.name for again in (tmp_path / "second" / "runs").iterdir()] == [run.name]
