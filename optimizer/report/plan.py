@@ -9,7 +9,7 @@ from rich.table import Table
 
 from optimizer.report.figures import MEGABYTE
 from optimizer.report.table import NARROWEST
-from optimizer.runs.outlook import Outlook
+from optimizer.runs.outlook import Outlook, existing
 
 _COLUMNS = ("run", "state", "model", "stages", "format", "pruning_amount", "threshold")
 
@@ -36,12 +36,8 @@ def show_plan(outlooks: list[Outlook], searches: Mapping[str, int], out: Path) -
         console.print(f"{name}: a search of {trials} trials, which it chooses as it goes")
     to_do = sum(outlook.state != "finished" for outlook in outlooks)
     needed = sum(outlook.bytes for outlook in outlooks)
-    free = shutil.disk_usage(_existing(out)).free
+    free = shutil.disk_usage(existing(out)).free
     console.print(
         f"{len(outlooks)} runs, {to_do} to do; at most {needed / MEGABYTE:.1f} MB of artifacts, "
         f"{free / MEGABYTE:.0f} MB free in {out}; nothing was done"
     )
-
-
-def _existing(folder: Path) -> Path:
-    return next(path for path in (folder.resolve(), *folder.resolve().parents) if path.exists())

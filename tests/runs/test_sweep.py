@@ -217,7 +217,11 @@ def test_a_sweep_that_may_not_fit_on_the_disk_is_refused(optimizer, tmp_path, mo
     code, _, err = optimizer(*sizes)
     assert code == 2
     assert "out: 'outputs' has 1.6 MB free and these runs may need " in one_line(err)
-    assert not rows_there(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    code, _, err = optimizer(*sizes, "model.path=demo,./nowhere", "out=deep/there")
+    assert code == 2
+    assert "out: 'deep/there' has 1.6 MB free" in one_line(err)
+    assert list(tmp_path.iterdir()) == []
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=2 * free))
     assert optimizer(*sizes)[0] == 0
 
@@ -238,9 +242,9 @@ def test_what_does_not_fit_the_model_is_refused_before_anything_is_written(optim
     assert sorted(row["status"] for row in rows(tmp_path / "outputs")) == ["failed", "ok"]
 
 
-def test_much_pruning_brings_a_warning(model: str, tmp_path: Path) -> None:
+def test_much_pruning_brings_one_warning(model: str, tmp_path: Path) -> None:
     lines: list[str] = []
-    sweep.sweep([parse(pruned(model, 0.6))], tmp_path, say=lines.append)
+    sweep.sweep([parse(pruned(model, amount)) for amount in (0.6, 0.7)], tmp_path, say=lines.append)
     assert lines[0] == ("stages.prune: pruning above 0.5 often costs much accuracy; look at the agreement")
     assert not any("above" in line for line in lines[1:])
 
@@ -306,9 +310,12 @@ def test_a_sweep_of_nothing_is_nothing(tmp_path) -> None:
 
 def test_a_folder_in_the_models_own_is_refused(optimizer, tmp_path) -> None:
     tiny.save(tiny.bert(), tmp_path)
-    code, _, err = optimizer("recipe=fp16", "model.path=.", QUIET)
-    assert code == 2
-    assert "out: 'outputs' lies in the model's own folder" in one_line(err)
+    before = sorted(tmp_path.rglob("*"))
+    for words in (["recipe=fp16"], ["recipe=smallest", "~gates.agreement"]):
+        code, _, err = optimizer(*words, "model.path=.", QUIET)
+        assert code == 2
+        assert "out: 'outputs' lies in the model's own folder" in one_line(err)
+        assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_the_order_of_the_stages_is_a_run_of_its_own(model, tmp_path) -> None:
@@ -350,8 +357,8 @@ def test_a_run_that_another_process_holds_is_not_waited_for_in_planning(model, t
     (first,) = sweep.sweep([parse(pruned(model, 0.1))], tmp_path)
     at = plan(parse(pruned(model, 0.1)))
     with FileLock(tmp_path / "runs" / first.run_id / ".lock"):
-        assert run.judge(at, tmp_path, "all") is None
-    assert run.judge(at, tmp_path, "all") == first
+        assert run.stored(at, tmp_path, "all") is None
+    assert run.stored(at, tmp_path, "all") == first
 
 
 def test_a_row_that_cannot_be_stored_does_not_stop_the_others(model, tmp_path) -> None:
