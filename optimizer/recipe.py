@@ -22,10 +22,7 @@ from optimizer.stages import STAGES, staging
 from optimizer.stages.stage import Routing, Step
 from optimizer.stages.staging import Staged
 from optimizer.stages.untouched import Remainder, remainder
-from optimizer.yaml import dump
-
-PACKAGE = "# @package _global_"
-"""The first line of a recipe file, by which Hydra makes its keys those of the command."""
+from optimizer.yaml import PACKAGE, dump
 
 _NAME = re.compile(r"\w[\w.-]*")  # it begins a run's id, which names a directory
 
@@ -246,7 +243,7 @@ def _step(label: str, settings: Any) -> Step:
     for key in settings:
         known = ["stage", *Routing.model_fields, *stage.model_fields]
         if key not in known:
-            raise RecipeError(f"{where}: unknown key '{key}'; {nearest(str(key), known)}")
+            raise RecipeError(f"{where}: unknown key '{key}'; {nearest(str(key), known, where)}")
     routing = {key: settings[key] for key in Routing.model_fields if settings.get(key) is not None}
     own = {key: value for key, value in settings.items() if key in stage.model_fields}
     return Step(label, build(stage, own, where), build(Routing, routing, where))

@@ -10,7 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError  # type: ignore[import-untyped]
 
 from optimizer.errors import RecipeError, first_line
-from optimizer.recipe import PACKAGE
+from optimizer.yaml import PACKAGE
 
 GROUP = "recipe"
 _PACKAGE = re.compile(r"#\s*@package\s+_global_")

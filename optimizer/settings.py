@@ -18,11 +18,13 @@ class Settings(BaseModel):
 T = TypeVar("T", bound="Settings")
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """A tail for an error line: the closest known word, else all of them."""
+def nearest(word: str, known: Iterable[str], where: str = "") -> str:
+    """A tail for an error line: the closest known word, below `where` if that is said, else all of them."""
     names = list(known)
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
-    return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(names) or 'none'}"
+    if close:
+        return f"did you mean '{where}.{close[0]}'?" if where else f"did you mean '{close[0]}'?"
+    return f"known: {', '.join(names)}" if names else "there are none"
 
 
 def build(kind: type[T], values: Any, where: str) -> T:
@@ -44,7 +46,8 @@ def _line(kind: type[Settings], error: ValidationError, where: str) -> str:
     if first["type"] == "extra_forbidden":
         parent = path.rpartition(".")[0]
         unknown = str(first["loc"][-1])
-        text = f"{parent or 'recipe'}: unknown key '{unknown}'; {nearest(unknown, _keys(kind, first['loc'][:-1]))}"
+        tail = nearest(unknown, _keys(kind, first["loc"][:-1]), parent)
+        text = f"{parent or 'recipe'}: unknown key '{unknown}'; {tail}"
     elif first["type"] == "missing":
         text = f"{path}: is required; write {path}=VALUE"
     else:

@@ -32,11 +32,27 @@ def test_version_and_help(optimizer):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["recipe=nope"], "aggressive balanced baseline"),
-        (["recipe=balanced", "stages.prune.amont=0.2"], "stages.prune.amont"),
-        (["recipe=balanced", "+stages.prune.amont=0.2"], "stages.prune: unknown key 'amont'; did you mean 'amount'?"),
+        (["recipe=nope"], "recipe: no recipe is called 'nope'; known: aggressive, balanced, baseline, "),
+        (["recipe=balansed"], "recipe: no recipe is called 'balansed'; did you mean 'balanced'?"),
+        (["recpie=fp16"], "recipe: unknown key 'recpie'; did you mean 'recipe'?"),
+        (["recipe=balanced", "stages.prune.amout=0.2"], "did you mean 'stages.prune.amount'?"),
+        (
+            ["recipe=balanced", "stages.prun.amount=0.2"],
+            "'balanced' has no such stage; did you mean 'stages.prune'?",
+        ),
+        (["recipe=fp16", "stages.prune.amount=0.2"], "stages.prune: the recipe 'fp16' has no such stage; known: cast"),
+        (["recipe=fp16", "stages.prune.pattern='2:4'"], "a new one takes a plus: +stages.prune=..."),
+        (["-m", "recipe=pruned,fp16", "stages.prune.amount=0.2"], "stages.prune: the recipe 'fp16' has no such stage"),
+        (["recipe=fp16", "search.trials=2"], "search.trials: the recipe 'fp16' has no search; leave it out"),
+        (["gates.agrement=0.9"], "gates: unknown key 'agrement'; did you mean 'gates.agreement'?"),
+        (["evalution=none"], "recipe: unknown key 'evalution'; did you mean 'evaluation'?"),
+        (["plna=true"], "recipe: unknown key 'plna'; did you mean 'plan'?"),
+        (
+            ["recipe=balanced", "+stages.prune.amont=0.2"],
+            "unknown key 'amont'; did you mean 'stages.prune.amount'?",
+        ),
         (["+formt=dense"], "unknown key 'formt'; did you mean 'format'?"),
-        (["+gates.agrement=1"], "gates: unknown key 'agrement'; did you mean 'agreement'?"),
+        (["+gates.agrement=1"], "gates: unknown key 'agrement'; did you mean 'gates.agreement'?"),
         (["recipe=balanced", "pruning_amount=2"], "stages.prune.amount: 2: input should be less than or equal to 0.99"),
         (["recipe=balanced", "pruning_amount=many"], "stages.prune.amount: 'many'"),
         (["recipe=fp16", "pruning_amount=0.2"], "pruning_amount: the recipe 'fp16' does not use it"),
@@ -270,8 +286,8 @@ def test_the_recipe_of_a_run_gives_the_same_run(optimizer, tmp_path):
     (tmp_path / "team" / "recipe").mkdir(parents=True)
     resolved = tmp_path / "outputs" / "runs" / row["run_id"] / "recipe.yaml"
     shutil.copy(resolved, tmp_path / "team" / "recipe" / "copied.yaml")
-    code, out, _ = optimizer("--config-dir", "team", "recipe=copied", "out=again")
-    assert code == 0
+    code, out, err = optimizer("--config-dir", "team", "recipe=copied", "out=again")
+    assert code == 0, err
     assert row["run_id"] in out
 
 

@@ -92,7 +92,7 @@ def test_the_stage_of_the_readme_leaves_an_artifact_and_has_its_errors(tmp_path:
     tiny.optimize(original, tmp_path / "artifact", {"round": {"step": 0.25}, "cast": {}}, format="packed")
     with pytest.raises(RecipeError, match=r"stages\.round\.step: 0: input should be greater than 0"):
         parse({"stages": {"round": {"step": 0}}})
-    with pytest.raises(RecipeError, match=r"stages\.round: unknown key 'stp'; did you mean 'step'\?"):
+    with pytest.raises(RecipeError, match=r"stages\.round: unknown key 'stp'; did you mean 'stages\.round\.step'\?"):
         parse({"stages": {"round": {"stp": 1}}})
     with pytest.raises(RecipeError, match="round cannot follow quantize, which leaves integer codes"):
         parse({"stages": {"quantize": {"step": 0.25}, "round": {"step": 1}}})

@@ -23,12 +23,12 @@ REFUSED: list[tuple[dict[Any, Any], str]] = [
     # unknown keys, at every level
     ({"stagse": {}}, "recipe: unknown key 'stagse'; did you mean 'stages'?"),
     ({7: 1}, "recipe: unknown key '7'; known: name, stages, format, "),
-    ({"model": {"paht": "x"}}, "model: unknown key 'paht'; did you mean 'path'?"),
-    ({"data": {"limti": 1}}, "data: unknown key 'limti'; did you mean 'limit'?"),
-    ({"evaluation": {"exmaples": 1}}, "evaluation: unknown key 'exmaples'; did you mean 'examples'?"),
-    ({"gates": {"agrement": 1}}, "gates: unknown key 'agrement'; did you mean 'agreement'?"),
-    (stages(prune={"amuont": 0.3}), "stages.prune: unknown key 'amuont'; did you mean 'amount'?"),
-    (stages(prune=PRUNE | {"onyl": ["x"]}), "stages.prune: unknown key 'onyl'; did you mean 'only'?"),
+    ({"model": {"paht": "x"}}, "model: unknown key 'paht'; did you mean 'model.path'?"),
+    ({"data": {"limti": 1}}, "data: unknown key 'limti'; did you mean 'data.limit'?"),
+    ({"evaluation": {"exmaples": 1}}, "evaluation: unknown key 'exmaples'; did you mean 'evaluation.examples'?"),
+    ({"gates": {"agrement": 1}}, "gates: unknown key 'agrement'; did you mean 'gates.agreement'?"),
+    (stages(prune={"amuont": 0.3}), "stages.prune: unknown key 'amuont'; did you mean 'stages.prune.amount'?"),
+    (stages(prune=PRUNE | {"onyl": ["x"]}), "stages.prune: unknown key 'onyl'; did you mean 'stages.prune.only'?"),
     (stages(prune=PRUNE | {"zzz": 1}), "stages.prune: unknown key 'zzz'; known: stage, only, skip, roles, optional, "),
     # unknown stages
     (stages(prnue=PRUNE), "stages.prnue: unknown stage 'prnue'; did you mean 'prune'?"),
@@ -69,7 +69,7 @@ REFUSED: list[tuple[dict[Any, Any], str]] = [
     ({"evaluation": {"batch_size": 0}}, "evaluation.batch_size: 0: "),
     (
         {"evaluation": {"grid": {"batch_sizes": [1], "lengths": [8], "lenght": 8}}},
-        "evaluation.grid: unknown key 'lenght'; did you mean 'lengths'?",
+        "evaluation.grid: unknown key 'lenght'; did you mean 'evaluation.grid.lengths'?",
     ),
     ({"evaluation": {"grid": {"batch_sizes": [0], "lengths": [8]}}}, "evaluation.grid.batch_sizes.0: 0: input should"),
     ({"evaluation": {"grid": {"batch_sizes": [1], "lengths": []}}}, "evaluation.grid.lengths: []: list should have"),

@@ -168,7 +168,10 @@ def test_a_formats_own_settings_are_recorded_where_they_are_not_its_defaults(ori
 @pytest.mark.parametrize(
     ("values", "line"),
     [
-        ({"format": "engine", "engine": {"precison": 1}}, "engine: unknown key 'precison'; did you mean 'precision'?"),
+        (
+            {"format": "engine", "engine": {"precison": 1}},
+            "engine: unknown key 'precison'; did you mean 'engine.precision'?",
+        ),
         ({"format": "engine", "engine": {"precision": 8}}, "engine.precision: 8: input should be a valid string"),
         ({"format": "engine", "engine": "int8"}, "engine: 'int8': input should be a valid dictionary"),
         ({"engine": {"precision": "low"}}, "engine: the format dense has no settings of its own; remove it"),
