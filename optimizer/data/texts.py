@@ -20,20 +20,22 @@ Label = str | int
 
 _MISSING = (None, "")
 _AUTO = "auto"
+_LABEL = "label"
 _SHIPPED = {"demo": demo.TEXTS, "builtin": demo.SENTENCES}
 
 
 class DataSettings(Settings):
     """Which texts: `path` is a file (jsonl, csv, parquet, txt), `demo`, `builtin`, or `auto`.
 
-    `text` names the column of texts, or two columns for pairs; `label` the column of labels, if there is one.
+    `text` names the column of texts, or two columns for pairs; `label` the column of labels, which must be there if
+    it is named otherwise than by default, unless that is empty.
     `limit` keeps only the first texts. `calibration` is another file of texts, in the same columns and without labels,
     for what looks at the model's behaviour; without it, that takes a part of these, on which nothing is then measured.
     """
 
     path: str = "auto"
     text: str | list[str] = "text"
-    label: str = "label"
+    label: str = _LABEL
     limit: int | None = Field(default=None, ge=1)
     calibration: str | None = None
 
@@ -71,7 +73,7 @@ def read(settings: DataSettings, *, is_demo: bool, key: str = "data.path") -> Te
     if not rows:
         raise DataError(f"{path}: holds no texts")
     texts = tuple(_text(row, settings.text, path) for row in rows)
-    labels = _labels(rows, settings.label)
+    labels = _labels(rows, settings.label, path)
     others = None if settings.calibration is None else Path(settings.calibration).expanduser().absolute()
     source = settings.model_copy(
         update={
@@ -120,7 +122,14 @@ def _field(row: Row, column: str) -> str:
     return text
 
 
-def _labels(rows: list[Row], column: str) -> tuple[Label, ...] | None:
+def _labels(rows: list[Row], column: str, path: Path) -> tuple[Label, ...] | None:
+    """The labels, None without any: the column of the default name may be absent, one that was named may not."""
+    if column not in ("", _LABEL) and not any(column in row.values for row in rows):
+        columns = dict.fromkeys(str(name) for row in rows for name in row.values)
+        raise DataError(
+            f"{path}: has no column '{column}' (columns: {', '.join(columns)}); write data.label=COLUMN, or "
+            f"data.label='' to go without; {nearest(column, columns)}"
+        )
     labels = [row.values.get(column) for row in rows]
     if all(label in _MISSING for label in labels):
         return None
