@@ -107,13 +107,17 @@ def _show_plan(recipes: list[Recipe], searches: list[dict[str, Any]], options: O
 def _show(rows: list[Row], out: Path) -> bool:
     from optimizer.report.table import show
 
-    show(rows, out)
+    page, failed = None, None
     if len(rows) > 1:
         from optimizer.report.page import write_report
 
         try:
-            print(f"page: {write_report(store.assemble(out), out)}")
+            page = write_report(store.assemble(out), out)  # before the table, which may find nobody who reads it
         except OptimizerError as error:
-            print_line(f"optimizer: {error}")
-            return False
-    return True
+            failed = error
+    show(rows, out)
+    if page:
+        print(f"page: {page}")
+    if failed:
+        print_line(f"optimizer: {failed}")
+    return failed is None

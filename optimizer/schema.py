@@ -1,12 +1,14 @@
 """A JSON schema of recipe files, for editors: `python -m optimizer.schema > recipe.schema.json`."""
 
 import json
+import sys
 from typing import Any
 
 from optimizer.data.texts import DataSettings
 from optimizer.evaluation.job import Environment, EvaluationSettings
 from optimizer.formats import FORMATS
 from optimizer.model.locate import ModelSettings
+from optimizer.processes.pipe import until_closed
 from optimizer.recipe import SEARCH, Output
 from optimizer.rows.gates import Gates
 from optimizer.search import Range, Search
@@ -92,5 +94,11 @@ def _description(described: dict[str, Any]) -> dict[str, Any]:
     return {key: described[key] for key in ("description",) if key in described}
 
 
-if __name__ == "__main__":
+def main() -> int:
+    """Print it; the exit code is 0."""
     print(json.dumps(schema(), indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(until_closed(main))

@@ -12,6 +12,7 @@ from optimizer.artifact.card import write_card
 from optimizer.artifact.manifest import describe_files, verify, write_manifest
 from optimizer.errors import ArtifactError, OptimizerError
 from optimizer.formats import FORMATS
+from optimizer.processes.pipe import until_closed
 from optimizer.yaml import dump, load
 
 RECIPE = "recipe.yaml"
@@ -56,4 +57,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(until_closed(lambda: main(sys.argv[1:])))

@@ -106,7 +106,8 @@ def test_it_is_a_schema() -> None:
 
 def test_the_command_prints_it(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.delitem(sys.modules, "optimizer.schema")
-    runpy.run_module("optimizer.schema", run_name="__main__")
+    with pytest.raises(SystemExit, match="0"):
+        runpy.run_module("optimizer.schema", run_name="__main__")
     assert json.loads(capsys.readouterr().out) == schema()
 
 

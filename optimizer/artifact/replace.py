@@ -19,6 +19,8 @@ def optimize_to(recipe: Recipe, output: Path | None, say: Callable[[str], None])
     holds anything but an artifact.
     """
     place = Path(output or recipe.model.path).expanduser().resolve()
+    if not place.name:
+        raise ArtifactError(f"{place}: is the root of the file system; write a folder below it")
     if recovered := recover(place):
         say(recovered)
     original = locate(recipe.model)

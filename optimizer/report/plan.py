@@ -4,11 +4,10 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from optimizer.report.figures import MEGABYTE
-from optimizer.report.table import NARROWEST
+from optimizer.report.screen import Screen
 from optimizer.runs.outlook import Outlook, existing
 
 _COLUMNS = ("run", "state", "model", "stages", "format", "pruning_amount", "threshold")
@@ -19,8 +18,7 @@ def show_plan(outlooks: list[Outlook], searches: Mapping[str, int], out: Path) -
 
     `searches` says by the name of a recipe how many trials it makes.
     """
-    console = Console(soft_wrap=True, highlight=False)
-    console.width = max(console.width, NARROWEST)
+    console = Screen()
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in _COLUMNS:
         table.add_column(name, no_wrap=True)

@@ -3,16 +3,15 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from optimizer.report.figures import figure, interval
+from optimizer.report.screen import Screen
 from optimizer.rows.row import Row, is_slower, rank
 from optimizer.rows.store import CSV_FILE
 
 _WIDE_INTERVAL = 0.02
 _PLAINLY_MORE = 1.1  # times: below it one digit would say 1.0
-NARROWEST = 140  # columns, else figures would be cut
 
 
 def show(rows: list[Row], out: Path | None = None) -> None:
@@ -20,8 +19,7 @@ def show(rows: list[Row], out: Path | None = None) -> None:
 
     `out` is the folder that their artifacts are relative to.
     """
-    console = Console(soft_wrap=True, highlight=False)
-    console.width = max(console.width, NARROWEST)
+    console = Screen()
     ordered = sorted(rows, key=rank)
     table = Table(box=None, pad_edge=False, header_style="bold")
     asked = [column for column in _ASKED if len({getattr(row, column) for row in rows}) > 1]
