@@ -39,8 +39,7 @@ def execute(configs: list[dict[str, Any]], options: Options, launcher: Launcher)
     recipes = [parse(config) for config in configs if SEARCH not in config]
     searches = [config for config in configs if SEARCH in config]
     if options.plan:
-        _show_plan(recipes, searches, options)
-        return 0
+        return 0 if _show_plan(recipes, searches, options) else 1
     rows = sweep(recipes, options, launcher)
     good = all(row.status == "ok" for row in rows)
     for config in searches:
@@ -95,13 +94,15 @@ def print_line(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-def _show_plan(recipes: list[Recipe], searches: list[dict[str, Any]], options: Options) -> None:
+def _show_plan(recipes: list[Recipe], searches: list[dict[str, Any]], options: Options) -> bool:
+    """Whether all that is planned can run."""
     from optimizer.report.plan import show_plan
     from optimizer.search import settings
 
     runs = look_ahead(recipes, options.folder, force=options.force, keep=options.keep)
     trials = {config["name"]: settings(config).trials for config in searches}
     show_plan(runs, trials, options.folder)
+    return all(run.fault is None for run in runs)
 
 
 def _show(rows: list[Row], out: Path) -> bool:

@@ -1,6 +1,7 @@
 """The figures of a row as texts, the same on the screen, on the page and in Markdown."""
 
 import math
+from typing import Any
 
 from optimizer.rows.row import Row
 
@@ -39,3 +40,9 @@ def interval(row: Row) -> str:
 def megabytes(size: float) -> str:
     """Bytes as megabytes, without the unit."""
     return f"{size / MEGABYTE:.2f}"
+
+
+def printable(value: Any) -> str:
+    """A value as text on one line that any file and any font's machinery takes; empty for None."""
+    text = "" if value is None else str(value)
+    return " ".join("".join(character if character.isprintable() else " " for character in text).split())

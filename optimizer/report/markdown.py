@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 from optimizer.report import columns
 from optimizer.report.columns import Column
-from optimizer.report.runs import Run, printable
+from optimizer.report.figures import printable
+from optimizer.report.runs import Run
 
 _COLUMNS = (
     columns.MODEL,

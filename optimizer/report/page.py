@@ -15,8 +15,9 @@ from markupsafe import Markup
 from optimizer.errors import ArtifactError
 from optimizer.files import replacing
 from optimizer.report import columns, grid
+from optimizer.report.figures import printable
 from optimizer.report.markdown import markdown
-from optimizer.report.runs import Run, printable, runs
+from optimizer.report.runs import Run, runs
 from optimizer.report.table import remarks_on_data
 from optimizer.rows.row import COLUMNS, STATUSES, Row
 

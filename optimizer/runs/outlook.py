@@ -1,8 +1,10 @@
 """What a command would do, run by run, and whether the disk has the space for it."""
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from optimizer.errors import OptimizerError, RecipeError
@@ -18,11 +20,16 @@ _MEGABYTE = 1e6
 
 @dataclass(frozen=True)
 class Outlook:
-    """A run that a command would do: its row so far, its state, and the bytes that its artifact may take."""
+    """A run that a command would do: its row so far, its recipe's values, its state, the bytes its artifact may take.
+
+    `fault` says why it cannot run; then it has no state.
+    """
 
     row: Row
-    state: str
+    values: Mapping[str, Any]
+    state: State | None
     bytes: int
+    fault: str | None = None
 
 
 def look_ahead(recipes: list[Recipe], out: Path, *, force: bool = False, keep: Keep = "all") -> list[Outlook]:
@@ -33,10 +40,10 @@ def look_ahead(recipes: list[Recipe], out: Path, *, force: bool = False, keep: K
     found: dict[str, Outlook] = {}
     for recipe, plan in zip(recipes, plan_all(recipes, out), strict=True):
         if isinstance(plan, OptimizerError):
-            outlook = Outlook(failed_row(recipe, plan), f"cannot run: {plan}", 0)
+            outlook = Outlook(failed_row(recipe, plan), recipe.values(), None, 0, fault=str(plan))
         else:
             state: State = "to do" if force else state_of(plan, out, keep)
-            outlook = Outlook(named_row(plan), state, _bytes(plan, state))
+            outlook = Outlook(named_row(plan), plan.recipe.values(), state, _bytes(plan, state))
         found.setdefault(outlook.row.run_id, outlook)
     return list(found.values())
 

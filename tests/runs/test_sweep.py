@@ -1,5 +1,6 @@
 """Sweeps: what is done once, what is done again, what stays, and what a dying run leaves the others."""
 
+import re
 import shutil
 import threading
 import time
@@ -209,6 +210,23 @@ def test_a_plan_lists_what_is_to_do_and_does_nothing(optimizer, tmp_path, monkey
     assert "is no directory" in one_line(err)
 
 
+def test_a_plan_names_what_cannot_run_and_shows_what_is_swept(optimizer, tmp_path) -> None:
+    steps = ["stages.quantize.step=0.25,0.5", "stages.quantize.skip=[],['*.query.weight']"]
+    words = ["-m", "recipe=compact", "model.path=demo,./nowhere", *steps, QUIET, "plan=true"]
+    code, out, err = optimizer(*words, "out=a-folder-with-a-long-name")
+    assert (code, err) == (1, "")
+    header, *lines = out.splitlines()
+    columns = re.split(r"  +", header.strip())
+    assert columns[:5] == ["run", "state", "model", "stages", "format"]
+    assert {"stages.quantize.step", "stages.quantize.skip"} < set(columns)
+    states = [re.split(r"  +", line.strip())[:3] for line in lines[:8]]
+    assert [state[1:] for state in states] == [["to do", "demo"]] * 4 + [["cannot run", "nowhere"]] * 4
+    assert all(re.fullmatch(r"compact-[0-9a-f]{12}", state[0]) for state in states)
+    for state, line in zip(states[4:], lines[8:12], strict=True):
+        assert line.startswith(f"{state[0]}: cannot run: model.path: './nowhere' is no directory")
+    assert lines[12].startswith("8 runs, 4 to do, 4 cannot run; at most ")
+
+
 def test_a_sweep_that_may_not_fit_on_the_disk_is_refused(optimizer, tmp_path, monkeypatch) -> None:
     sizes = ["-m", "recipe=fp16,bf16", QUIET]
     usage = shutil.disk_usage(tmp_path)
@@ -289,7 +307,7 @@ def test_a_search_is_a_command_with_rows_a_page_and_only_its_front(optimizer, tm
     code, out, _ = optimizer("-m", "recipe=smallest,fp16", "plan=true")
     assert code == 0
     assert "smallest: a search of 20 trials" in out
-    assert "1 runs, 1 to do" in out
+    assert "1 run, 1 to do; at most " in out
     assert optimizer(*words, "gates.size_ratio=0.01", "out=none")[0] == 1
 
 
