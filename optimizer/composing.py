@@ -32,7 +32,8 @@ def compose(arguments: list[str]) -> list[dict[str, Any]]:
     from omegaconf import DictConfig
 
     _check_names(arguments)
-    recipe_files.check(_chosen(arguments), _config_dirs(arguments))
+    has_model = any(_key(argument) in ("model", "model.path") for argument in arguments)
+    recipe_files.check(_chosen(arguments), _config_dirs(arguments), has_model=has_model)
     found: list[tuple[DictConfig, Any]] = []
     words, forced = _settable([argument for argument in arguments if not LAUNCHER.match(argument)])
     with _as_hydra_takes_them(words):

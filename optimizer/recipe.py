@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from optimizer.data.texts import DataSettings
+from optimizer.data.texts import OURS, DataSettings
 from optimizer.errors import PackageError, RecipeError, install
 from optimizer.evaluation.job import Environment, EvaluationSettings
 from optimizer.formats import FORMATS
@@ -188,6 +188,7 @@ def parse(values: Mapping[str, Any], *, installed: bool = True) -> Recipe:
     name = values.get("name", "unnamed")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise RecipeError(f"name: {name!r}: expected a word; write name=WORD")
+    _check_said(values)
     recipe = Recipe(
         name=name,
         steps=_steps(values.get("stages")),
@@ -207,6 +208,16 @@ def parse(values: Mapping[str, Any], *, installed: bool = True) -> Recipe:
     staging.check(recipe.steps, FORMATS[recipe.output.format].casts)
     _check_gates(recipe)
     return recipe
+
+
+def _check_said(values: Mapping[str, Any]) -> None:
+    """Refuse what would be made of a recipe without having been said: one without stages, or of the demo."""
+    if values.get("stages", ...) is None:
+        raise RecipeError("stages: null; to leave the original as it is write recipe=baseline, or stages: {}")
+    data, model = values.get("data") or {}, values.get("model") or {}
+    own = isinstance(data, Mapping) and data.get("path", OURS[0]) not in OURS
+    if own and isinstance(model, Mapping) and "path" not in model:
+        raise RecipeError("model: data.path is given and no model; write model.path=DIR, or model.path=demo")
 
 
 def _given(values: Mapping[str, Any], kind: type[Settings]) -> dict[str, Any]:

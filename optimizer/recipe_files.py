@@ -15,16 +15,30 @@ from optimizer.yaml import PACKAGE
 GROUP = "recipe"
 _PACKAGE = re.compile(r"#\s*@package\s+_global_")
 _SELF = "_self_"
+_AUTO = "auto"  # texts of ours, after the model
 
 
-def check(names: Sequence[str], folders: Sequence[Path]) -> None:
+def check(names: Sequence[str], folders: Sequence[Path], *, has_model: bool) -> None:
     """Raise RecipeError for a file of these recipes, or of those that they extend, that is no recipe file.
 
+    And for one that fixes the texts and no model, unless the command `has_model`: the demo would be measured on them.
     `folders` are those of the teams; what is not there, or not theirs, is left to Hydra.
     """
     for name in names:
-        for _ in _family(name, folders):
-            pass
+        family = list(_family(name, folders))
+        fixing = [path for path, values in family if _is_fixed("data", values)]
+        if fixing and not has_model and not any(_is_fixed("model", values) for _, values in family):
+            raise RecipeError(
+                f"{fixing[0]}: fixes data.path and no model; write model: {{path: DIR}} into it, or model.path=DIR here"
+            )
+
+
+def _is_fixed(key: str, values: Mapping[str, Any]) -> bool:
+    """Whether a recipe says which model, or which texts."""
+    own = values.get(key)
+    chosen = (str(word) for entry in values.get("defaults") or () if isinstance(entry, Mapping) for word in entry)
+    by_path = isinstance(own, Mapping) and own.get("path", _AUTO) != _AUTO
+    return by_path or (key == "model" and any(word.rpartition("/")[2] == key for word in chosen))
 
 
 def _family(name: str, folders: Sequence[Path]) -> Iterator[tuple[Path, Mapping[str, Any]]]:

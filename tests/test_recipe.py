@@ -101,6 +101,16 @@ REFUSED: list[tuple[dict[Any, Any], str]] = [
     ),
     (stages(cast={}, bitsandbytes={}), "stages.cast: compute: float32 does not hold beside bitsandbytes in "),
     (stages(bitsandbytes={}, cast={}), "stages.cast: compute: float32 does not hold beside bitsandbytes in "),
+    # what nobody has said
+    (
+        {"stages": None},
+        "stages: null; to leave the original as it is write recipe=baseline, or stages: {}",
+    ),
+    (
+        {"data": {"path": "texts.csv"}},
+        "model: data.path is given and no model; write model.path=DIR, or model.path=demo",
+    ),
+    ({"data": {"path": "texts.csv"}, "model": {"revision": "main"}}, "model: data.path is given and no model; "),
     # gates that this evaluation cannot judge
     (
         {"gates": {"agreement": 0.9}, "evaluation": {"examples": 0}},
@@ -203,7 +213,7 @@ def test_a_stage_may_stand_twice_under_two_labels() -> None:
     assert [(step.label, step.stage.kind) for step in recipe.steps] == [("prune", "prune"), ("again", "prune")]
 
 
-@pytest.mark.parametrize("key", ["stages", "format", "also_pt", "gates", "model", "data", "device", "threads", "seed"])
+@pytest.mark.parametrize("key", ["format", "also_pt", "gates", "model", "data", "device", "threads", "seed"])
 def test_null_means_the_default(key: str) -> None:
     assert parse({key: None}) == parse({})
 

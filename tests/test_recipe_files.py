@@ -47,3 +47,29 @@ def test_other_files_of_the_folder_do_not_matter(optimizer: Command, team: Path)
     (team / "notes.yaml").write_text("- to do\n")
     code, _, err = optimizer("--config-dir", "team", "recipe=ours", "evaluation=none")
     assert code == 0, err
+
+
+@pytest.mark.parametrize("extending", ["", "defaults: [ours, _self_]\n"])
+def test_a_recipe_that_fixes_texts_and_no_model_is_refused(
+    optimizer: Command, tmp_path: Path, team: Path, extending: str
+) -> None:
+    texts = "data: {path: texts.txt, label: ''}\n"
+    (tmp_path / "texts.txt").write_text("the cat sees\n")
+    (team / "ours.yaml").write_text(f"{PACKAGE}defaults: [fp16, _self_]\n{texts}")
+    (team / "theirs.yaml").write_text(f"{PACKAGE}{extending or texts}seed: 1\n")
+    words = ("--config-dir", "team", "recipe=theirs", "plan=true")
+    code, out, err = optimizer(*words)
+    assert (code, out) == (2, "")
+    assert f"team/recipe/{'ours' if extending else 'theirs'}.yaml: fixes data.path and no model; write " in one_line(
+        err
+    )
+    assert optimizer(*words, "model.path=demo")[0] == 0
+    assert optimizer(*words, "model=demo")[0] == 0
+    (team / "theirs.yaml").write_text(f"{PACKAGE}{extending or texts}model: {{path: demo}}\n")
+    assert optimizer(*words)[0] == 0
+
+
+def test_null_stages_are_refused(optimizer: Command) -> None:
+    code, _, err = optimizer("recipe=balanced", "stages=null")
+    assert code == 2
+    assert "write recipe=baseline" in one_line(err)

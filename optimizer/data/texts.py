@@ -21,6 +21,8 @@ Label = str | int
 _MISSING = (None, "")
 _AUTO = "auto"
 _LABEL = "label"
+OURS = (_AUTO, "demo", "builtin")
+"""The values of `path` that name no file."""
 _SHIPPED = {"demo": demo.TEXTS, "builtin": demo.SENTENCES}
 
 
