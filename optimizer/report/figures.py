@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from optimizer.rows.row import Row
+from optimizer.rows.row import Row, is_as_fast
 
 MEGABYTE = 1e6
 _PATTERNS = {
@@ -26,7 +26,10 @@ def figure(row: Row, column: str) -> str:
     value = getattr(row, column)
     if value is None:
         return ""
-    return megabytes(value) if column == "artifact_bytes" else _PATTERNS[column].format(value)
+    if column == "artifact_bytes":
+        return megabytes(value)
+    text = _PATTERNS[column].format(value)
+    return f"{text}, as fast" if column == "speedup" and is_as_fast(row) else text
 
 
 def interval(row: Row) -> str:

@@ -91,7 +91,7 @@ def _times(factor: float) -> str:
 
 
 def remarks_on_data(rows: list[Row]) -> list[str]:
-    """What has to be said about the texts that the rows' agreement rests on."""
+    """What has to be said about the texts that the rows' agreement rests on, and about how much was measured."""
     remarks = []
     data = {row.data for row in rows}
     if "builtin" in data:
@@ -100,4 +100,7 @@ def remarks_on_data(rows: list[Row]) -> list[str]:
         )
     if "random" in data:
         remarks.append("Agreement was measured on random inputs and says little; it satisfies no gate.")
+    if quick := sum(row.evaluation == "quick" for row in rows):
+        whose = "This was" if len(rows) == 1 else f"{quick} of {len(rows)} runs were"
+        remarks.append(f"{whose} measured quickly, on too few texts or repetitions to rely on: evaluation=full")
     return remarks

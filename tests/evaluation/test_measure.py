@@ -365,6 +365,50 @@ def test_original_and_artifact_take_turns(monkeypatch: pytest.MonkeyPatch) -> No
     assert found == pytest.approx(figures | {"speedup_low": 3, "speedup_high": 3})
 
 
+def test_a_wide_interval_is_narrowed_for_as_long_as_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+
+    def timed(seconds: float, noise: float) -> tuple[int, dict[str, Any]]:
+        generator = np.random.default_rng(0)
+        taken: list[float] = []
+
+        def run() -> None:
+            taken.append(seconds * float(generator.lognormal(0, noise)))
+            clock[0] += taken[-1]
+
+        found = latency.measure(run, run, EvaluationSettings(warmup=1, repetitions=10))
+        return len(taken) // 2 - 1, found
+
+    quiet, _ = timed(0.01, 0.001)
+    assert quiet == 10
+    noisy, found = timed(0.01, 0.15)
+    assert 10 < noisy <= 500
+    assert found["speedup_high"] - found["speedup_low"] <= 0.1 * found["speedup_low"]
+    before = clock[0]
+    slow, found = timed(0.2, 1.0)
+    assert 10 < slow < 500
+    assert clock[0] - before < 10 + 5  # seconds, and the pair that was under way
+    assert found["speedup_low"] < 1 < found["speedup_high"]
+    slower, _ = timed(2.0, 1.0)
+    assert slower == 10
+
+
+@pytest.mark.parametrize(
+    ("settings", "extent"),
+    [
+        ({}, "full"),
+        ({"repetitions": 3}, "quick"),
+        ({"examples": 256}, "quick"),
+        ({"examples": 257, "repetitions": 0}, "full"),
+        ({"examples": 0, "repetitions": 0}, None),
+        ({"examples": 0}, "full"),
+    ],
+)
+def test_what_is_too_little_to_rely_on_is_quick(settings: dict[str, Any], extent: str | None) -> None:
+    assert EvaluationSettings(**settings).extent == extent
+
+
 def test_a_grid_and_a_stream(tiny_model: TinyModel, tmp_path: Path) -> None:
     original = tiny_model("sequence-classification")
     artifact = changed(original, tmp_path / "artifact", noisy)

@@ -267,6 +267,29 @@ def test_slower_is_said_beyond_the_noise_alone(
     assert (said in capsys.readouterr().out) is slower
 
 
+def test_what_cannot_be_told_from_the_original_is_as_fast(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    even = measured("a-1", speedup=0.98, speedup_low=0.9, speedup_high=1.1)
+    faster = measured("b-1", speedup=2.0, speedup_low=1.9, speedup_high=2.1)
+    assert "0.98x, as fast" in line(page([even, faster], tmp_path), "a-1")
+    show([even, faster])
+    out = capsys.readouterr().out
+    assert "0.98x, as fast" in out
+    assert "2.00x " in out
+
+
+def test_what_was_measured_quickly_is_called_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    quick, full = measured("a-1", evaluation="quick"), measured("b-1", evaluation="full")
+    show([quick])
+    assert "This was measured quickly, on too few texts or repetitions to rely on: evaluation=full" in (
+        capsys.readouterr().out
+    )
+    page([quick, full], tmp_path)
+    for file in FILES[:2]:
+        assert "1 of 2 runs were measured quickly" in (tmp_path / file).read_text()
+    show([full])
+    assert "quickly" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("figures", "said"),
     [
