@@ -46,7 +46,16 @@ def compose(arguments: list[str]) -> list[dict[str, Any]]:
             raise RecipeError(_one_line(error)) from error
     for _, settings in found:
         _check_there(settings, forced, tuple(_config_dirs(arguments)))
-    return [_plain(config, settings) for config, settings in found]
+    plain = [_plain(config, settings) for config, settings in found]
+    _check_used([idle for _, idle in plain], sorted({settings.runtime.choices.recipe for _, settings in found}))
+    return [values for values, _ in plain]
+
+
+def _check_used(idle: list[set[str]], recipes: list[str]) -> None:
+    """Refuse a knob that is given and that no combination uses."""
+    for knob in sorted(set.intersection(*idle)) if idle else ():
+        none = f"the recipe '{recipes[0]}' does not use it"
+        raise RecipeError(f"{knob}: {none if len(recipes) == 1 else 'none of these recipes uses it'}; leave it out")
 
 
 def _settable(arguments: list[str]) -> tuple[list[str], frozenset[str]]:
@@ -141,7 +150,8 @@ def wants_traceback(arguments: list[str]) -> bool:
     return debug
 
 
-def _plain(config: Any, hydra: Any) -> dict[str, Any]:
+def _plain(config: Any, hydra: Any) -> tuple[dict[str, Any], set[str]]:
+    """The values of a combination, and the knobs that it was given and does not use."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
@@ -159,14 +169,11 @@ def _plain(config: Any, hydra: Any) -> dict[str, Any]:
     given = {_key(str(override)) for override in overrides}
     if hydra.runtime.choices["hydra/launcher"] != "basic":
         raise RecipeError(_IN_A_RECIPE)
-    for key in map(str, raw):
-        if key in keys or key in COMMAND_KEYS or key in referred:
-            continue
+    others = [key for key in map(str, raw) if key not in {*keys, *COMMAND_KEYS, *referred}]
+    for key in others:
         if key not in KNOBS:
             known = (*keys, recipe_files.GROUP, *COMMAND_KEYS, *KNOBS)
             raise RecipeError(f"recipe: unknown key '{key}'; {nearest(key, known)}")
-        if key in given and str(hydra.mode) == "RunMode.RUN":
-            raise RecipeError(f"{key}: the recipe '{hydra.runtime.choices.recipe}' does not use it; leave it out")
     try:
         values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
@@ -174,7 +181,7 @@ def _plain(config: Any, hydra: Any) -> dict[str, Any]:
     assert isinstance(values, dict)
     plain = {str(key): value for key, value in values.items() if key in keys or key in COMMAND_KEYS}
     plain.setdefault("name", hydra.runtime.choices.recipe.replace("/", "-"))
-    return plain
+    return plain, given.intersection(others)
 
 
 def _referred(value: Any) -> Iterator[str]:

@@ -56,6 +56,8 @@ def test_version_and_help(optimizer):
         (["recipe=balanced", "pruning_amount=2"], "stages.prune.amount: 2: input should be less than or equal to 0.99"),
         (["recipe=balanced", "pruning_amount=many"], "stages.prune.amount: 'many'"),
         (["recipe=fp16", "pruning_amount=0.2"], "pruning_amount: the recipe 'fp16' does not use it"),
+        (["-m", "recipe=fp16", "pruning_amount=0.2,0.3"], "pruning_amount: the recipe 'fp16' does not use it"),
+        (["-m", "recipe=fp16,bf16", "threshold=1,2"], "threshold: none of these recipes uses it; leave it out"),
         (["recipe=balanced", "+stages.late={stage: prune, amount: 0.2}"], "prune cannot follow bitsandbytes"),
         (["recipe=balanced", "format=dense", "stages.cast.compute=float32"], "write compute: stored"),
         (["recipe=pruned", "+stages.prune.only=['*nothing*']"], "'*nothing*' matches no weight"),
