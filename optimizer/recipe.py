@@ -233,12 +233,34 @@ def _patterns(value: Any) -> tuple[str, ...]:
     return tuple(value)
 
 
+PLACES = ("before", "after")
+"""The settings by which a stage stands before or after another one, by its label, and not where it is written."""
+
+
 def _steps(stages: Any) -> tuple[Step, ...]:
     if stages is None:
         return ()
     if not isinstance(stages, Mapping):
         raise RecipeError(f"stages: expected a mapping of label: settings, found {type(stages).__name__}")
-    return tuple(_step(str(label), settings) for label, settings in stages.items())
+    steps = {str(label): _step(str(label), settings) for label, settings in stages.items()}
+    order = list(steps)
+    for label, settings in stages.items():
+        _move(order, str(label), settings or {})
+    return tuple(steps[label] for label in order)
+
+
+def _move(order: list[str], label: str, settings: Mapping[str, Any]) -> None:
+    """Put a stage where its settings say that it stands: of these two nothing but the order is kept."""
+    said = [key for key in PLACES if settings.get(key) is not None]
+    if len(said) > 1:
+        raise RecipeError(f"stages.{label}: before and after exclude each other; remove one")
+    for key in said:
+        others = [other for other in order if other != label]
+        if settings[key] not in others:
+            tail = nearest(str(settings[key]), others)
+            raise RecipeError(f"stages.{label}.{key}: there is no other stage '{settings[key]}'; {tail}")
+        order.remove(label)
+        order.insert(order.index(settings[key]) + (key == "after"), label)
 
 
 def _step(label: str, settings: Any) -> Step:
@@ -252,7 +274,7 @@ def _step(label: str, settings: Any) -> Step:
         raise RecipeError(f"{where}: unknown stage '{kind}'; {nearest(str(kind), STAGES)}")
     stage = STAGES[kind]
     for key in settings:
-        known = ["stage", *Routing.model_fields, *stage.model_fields]
+        known = ["stage", *PLACES, *Routing.model_fields, *stage.model_fields]
         if key not in known:
             raise RecipeError(f"{where}: unknown key '{key}'; {nearest(str(key), known, where)}")
     routing = {key: settings[key] for key in Routing.model_fields if settings.get(key) is not None}

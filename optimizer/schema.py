@@ -9,7 +9,7 @@ from optimizer.evaluation.job import Environment, EvaluationSettings
 from optimizer.formats import FORMATS
 from optimizer.model.locate import ModelSettings
 from optimizer.processes.pipe import until_closed
-from optimizer.recipe import SEARCH, Output
+from optimizer.recipe import PLACES, SEARCH, Output
 from optimizer.rows.gates import Gates
 from optimizer.search import Range, Search
 from optimizer.settings import Settings
@@ -66,7 +66,8 @@ def _search() -> dict[str, Any]:
 def _stage(kind: str) -> dict[str, Any]:
     described = _object(STAGES[kind].model_json_schema())
     routing = _object(Routing.model_json_schema())["properties"]
-    described["properties"] = {"stage": {"const": kind}} | described["properties"] | routing
+    places = {key: {"type": "string"} for key in PLACES}
+    described["properties"] = {"stage": {"const": kind}} | places | described["properties"] | routing
     described["title"] = kind
     return described
 

@@ -13,8 +13,7 @@ import tiny
 import torch
 from command_line import rows
 
-import optimizer
-from optimizer import search
+from optimizer import compose, search
 from optimizer.errors import RecipeError
 from optimizer.formats import FORMATS
 from optimizer.launchers import LAUNCHERS
@@ -54,7 +53,7 @@ def composed(heading: str, name: str, command: str) -> dict[str, Any]:
     folder.mkdir(parents=True)
     (folder / f"{name}.yaml").write_text(example(heading, "yaml"))
     (arguments,) = re.findall(command, section(heading))
-    return optimizer.compose(*arguments.split())
+    return compose(*arguments.split())
 
 
 @pytest.fixture
@@ -139,11 +138,14 @@ def test_stages_are_changed_added_and_removed_as_it_says(
     words = re.search(r"`(stages\.prune\.amount=[^`]*)`,\s+`(\+stages\.again=[^`]*)`,\s+`(~stages\.prune)`", text)
     assert words
     tiny.save(tiny.bert(), tmp_path / "model")
-    for word in words.groups():
-        code, _, err = optimizer("recipe=pruned", "model.path=./model", "evaluation=none", word.replace("'", ""))
+    change, add, remove = (word.replace("'", "") for word in words.groups())
+    for word in (change, remove):
+        code, _, err = optimizer("recipe=pruned", "model.path=./model", "evaluation=none", word)
         assert code == 0, err
     stages = [(row["stages"], row["pruning_amount"]) for row in rows(tmp_path / "outputs")]
-    assert stages == [("prune cast", "0.5"), ("prune cast again", "0.3 0.1"), ("cast", "")]
+    assert stages == [("prune cast", "0.5"), ("cast", "")]
+    added = parse(compose("model.path=./model", add))  # to the default recipe
+    assert [step.label for step in added.steps] == ["again", "embeddings", "quantize", "cast"]
 
 
 def test_every_recipe_is_in_its_table() -> None:

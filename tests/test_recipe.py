@@ -29,7 +29,12 @@ REFUSED: list[tuple[dict[Any, Any], str]] = [
     ({"gates": {"agrement": 1}}, "gates: unknown key 'agrement'; did you mean 'gates.agreement'?"),
     (stages(prune={"amuont": 0.3}), "stages.prune: unknown key 'amuont'; did you mean 'stages.prune.amount'?"),
     (stages(prune=PRUNE | {"onyl": ["x"]}), "stages.prune: unknown key 'onyl'; did you mean 'stages.prune.only'?"),
-    (stages(prune=PRUNE | {"zzz": 1}), "stages.prune: unknown key 'zzz'; known: stage, only, skip, roles, optional, "),
+    (stages(prune=PRUNE | {"zzz": 1}), "stages.prune: unknown key 'zzz'; known: stage, before, after, only, "),
+    # no such place
+    (stages(prune=PRUNE | {"before": "cats"}, cast={}), "stages.prune.before: there is no other stage 'cats'; did "),
+    (stages(prune=PRUNE | {"after": "prune"}), "stages.prune.after: there is no other stage 'prune'; there are none"),
+    (stages(prune=PRUNE | {"after": 1}, cast={}), "stages.prune.after: there is no other stage '1'; known: cast"),
+    (stages(prune=PRUNE | {"after": "a", "before": "b"}), "stages.prune: before and after exclude each other"),
     # unknown stages
     (stages(prnue=PRUNE), "stages.prnue: unknown stage 'prnue'; did you mean 'prune'?"),
     (stages(first={"stage": "zzz"}), "stages.first: unknown stage 'zzz'; known: "),
@@ -206,6 +211,24 @@ def test_the_order_is_the_written_one() -> None:
     turned = parse(stages(threshold={"value": 0.1}, prune=PRUNE))
     assert [step.stage.kind for step in turned.steps] == ["threshold", "prune"]
     assert list(turned.values()["stages"]) == ["threshold", "prune"]
+
+
+@pytest.mark.parametrize(
+    ("place", "order"),
+    [
+        ({"before": "quantize"}, ["prune", "again", "quantize", "cast"]),
+        ({"after": "quantize"}, ["prune", "quantize", "again", "cast"]),
+        ({"before": "prune"}, ["again", "prune", "quantize", "cast"]),
+        ({"after": "cast", "before": None}, ["prune", "quantize", "cast", "again"]),
+    ],
+)
+def test_a_stage_stands_where_it_says(place: dict[str, Any], order: list[str]) -> None:
+    again = {"stage": "threshold", "value": 0.1, "roles": ["norm"]}
+    written = stages(prune=PRUNE, quantize={"bits": 8}, cast={}, again=again | place)
+    recipe = parse(written)
+    assert [step.label for step in recipe.steps] == order
+    in_order = written["stages"] | {"again": again}
+    assert recipe.values() == parse(stages(**{label: in_order[label] for label in order})).values()
 
 
 def test_a_stage_may_stand_twice_under_two_labels() -> None:

@@ -117,7 +117,7 @@ def test_it_names_every_key_of_a_recipe_and_every_stage_with_its_settings() -> N
     stages = {
         stage["title"]: set(stage["properties"]) for stage in described["stages"]["additionalProperties"]["anyOf"]
     }
-    routing = {"stage", "only", "skip", "roles", "optional"}
+    routing = {"stage", "before", "after", "only", "skip", "roles", "optional"}
     assert stages == {kind: set(stage.model_fields) | routing for kind, stage in STAGES.items()}
 
 
