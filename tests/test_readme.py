@@ -97,6 +97,15 @@ def test_the_stage_of_the_readme_leaves_an_artifact_and_has_its_errors(tmp_path:
         parse({"stages": {"quantize": {"step": 0.25}, "round": {"step": 1}}})
 
 
+@pytest.mark.usefixtures("stage")
+def test_the_stage_of_the_readme_is_added_on_the_command_line_as_it_says() -> None:
+    (word,) = re.findall(r"`(\+stages\.round[^`]*)`", section("## Write a stage"))
+    recipe = parse(compose("recipe=fp16", word, "stages.round.skip=['*.query.weight']"))
+    assert [step.label for step in recipe.steps] == ["cast", "round"]
+    assert recipe.steps[1].stage.model_dump() == {"step": 0.01}
+    assert recipe.steps[1].routing.skip == ["*.query.weight"]
+
+
 def test_the_recipe_of_the_readme_is_a_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     recipe = parse(composed("## A recipe, line by line", "support", r"`python -m optimizer (--config-dir team [^`]*)`"))
