@@ -22,6 +22,7 @@ from optimizer.evaluation.models import Side
 from optimizer.evaluation.predict import (
     Prediction,
     answers_words,
+    counted,
     decision,
     logits_per_token,
     next_tokens,
@@ -65,7 +66,9 @@ def compare(job: Job, texts: Texts, original: Side, artifact: Side) -> Figures:
     for whose, positions in broken.items():
         if positions:
             raise EvaluationError(_nan(whose, positions, len(examples), asked.data))
-    return {"data": asked.data, **tally.figures()}
+    rows = counted(job.task)
+    what = "inputs" if rows == "texts" and asked.data == "random" else rows
+    return {"data": asked.data, "counted": what, **tally.figures()}
 
 
 def _without_an_answer(batch: Batch, logits: Tensor, valid: Tensor | None) -> list[int]:

@@ -1,6 +1,6 @@
 """The table on the screen after a run or a sweep, and what has to be said about it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.table import Table
@@ -26,7 +26,7 @@ def show(rows: list[Row], out: Path | None = None) -> None:
     for name in (*_LEFT, *asked):
         table.add_column(name, no_wrap=True)
     for name in _RIGHT:
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(name.format(counted=counted(rows)), justify="right", no_wrap=True)
     for row in ordered:
         known = (_text(getattr(row, column)) for column in asked)
         table.add_row(row.run_id, row.status, *known, *(text(row) for text in _RIGHT.values()))
@@ -47,10 +47,16 @@ _RIGHT: dict[str, Callable[[Row], str]] = {
     "size": lambda row: figure(row, "size_ratio"),
     "agreement": lambda row: figure(row, "agreement"),
     "95 % interval": interval,
-    "texts": lambda row: figure(row, "examples"),
+    "{counted}": lambda row: figure(row, "examples"),
     "speed-up": lambda row: figure(row, "speedup"),
     "ms": lambda row: figure(row, "latency_ms_p50"),
 }
+
+
+def counted(rows: Sequence[Row]) -> str:
+    """What the examples of these rows are, in one word."""
+    found = {row.counted or "texts" for row in rows if row.examples is not None}  # earlier releases did not say
+    return found.pop() if len(found) == 1 else "examples" if found else "texts"
 
 
 def _text(value: object) -> str:
@@ -68,7 +74,7 @@ def _remarks(rows: list[Row]) -> list[str]:
             continue
         if (width := row.agreement_high - row.agreement_low) > _WIDE_INTERVAL:
             remarks.append(
-                f"{row.run_id}: {row.examples} examples are too few to pin the agreement down: the interval is "
+                f"{row.run_id}: {row.examples} {counted([row])} are too few to pin the agreement down: the interval is "
                 f"{width:.3f} wide."
             )
     return remarks + remarks_on_data(rows)

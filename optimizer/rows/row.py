@@ -95,6 +95,7 @@ class Row:
     distinct_answers: Count = _column("quality")
     original_distinct_answers: Count = _column("quality")
     evaluation: Text = _column("request")
+    counted: Text = _column("data")
     further: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @classmethod

@@ -38,7 +38,7 @@ TIMED = {
     "latency_ms_p50", "latency_ms_p95", "original_latency_ms_p50", "original_latency_ms_p95", "speedup",
     "speedup_low", "speedup_high", "peak_memory_mb", "load_ms", "evaluate_seconds",
 }  # fmt: skip
-COMMON = {"data", "examples", "evaluate_seconds"}
+COMMON = {"data", "examples", "counted", "evaluate_seconds"}
 INVARIANCE = {"batch_invariance", "batch_changed"}
 LOGITS = COMMON | {"max_logit_difference", "mean_logit_difference"}
 CLASSES = LOGITS | {"agreement", "agreement_low", "agreement_high", "kl_divergence"}
@@ -143,6 +143,11 @@ EXPECTED: dict[Task, set[str]] = {
 }
 
 
+COUNTED = dict.fromkeys(("token-classification", "masked-lm", "causal-lm", "seq2seq-lm"), "tokens") | {
+    "image-classification": "images"
+}
+
+
 @pytest.mark.parametrize("task", EXPECTED)
 def test_a_model_agrees_with_itself_and_less_with_a_changed_one(
     task: Task, tiny_model: TinyModel, tmp_path: Path
@@ -154,6 +159,7 @@ def test_a_model_agrees_with_itself_and_less_with_a_changed_one(
     artifact = changed(original, tmp_path / "artifact", noisy)
     other: dict[str, Any] = compare(job(original, artifact, task, tmp_path / "cache"))
     assert other["examples"] == same["examples"] > 0
+    assert same["counted"] == COUNTED.get(task, "texts")
     if task == "encoder":
         assert same["cosine_similarity"] == pytest.approx(1)
         assert other["cosine_similarity"] < 0.9999
@@ -181,6 +187,7 @@ def test_sound(tmp_path: Path) -> None:
     Wav2Vec2ForSequenceClassification(config).save_pretrained(tmp_path / "model")
     figures = compare(job(tmp_path / "model", tmp_path / "model", "audio-classification", tmp_path, examples=2))
     assert (figures["data"], figures["examples"], figures["agreement"]) == ("random", 2, 1)
+    assert figures["counted"] == "sounds"
 
 
 def test_labels_follow_their_texts_through_sorting_and_sampling(tiny_model: TinyModel, tmp_path: Path) -> None:

@@ -277,6 +277,19 @@ def test_what_cannot_be_told_from_the_original_is_as_fast(tmp_path: Path, capsys
     assert "2.00x " in out
 
 
+@pytest.mark.parametrize(
+    ("counted", "heading"),
+    [(["tokens"] * 2, "tokens"), ([None] * 2, "texts"), (["texts", None], "texts"), (["texts", "images"], "examples")],
+)
+def test_the_table_says_what_is_counted(
+    counted: list[str | None], heading: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [measured(f"a-{number}", counted=each) for number, each in enumerate(counted)]
+    show(rows)
+    header = capsys.readouterr().out.splitlines()[0].split()
+    assert header[header.index("interval") + 1] == heading
+
+
 def test_what_was_measured_quickly_is_called_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     quick, full = measured("a-1", evaluation="quick"), measured("b-1", evaluation="full")
     show([quick])
