@@ -43,6 +43,8 @@ def _line(cells: Sequence[str]) -> str:
 
 def _cell(column: Column, run: Run) -> str:
     text = _plain(column.text(run))
+    if column is columns.CLOSENESS and run.agrees_little:
+        return f"{text} (low)"
     return f"{text} (slower)" if column is columns.SPEEDUP and run.is_slower else text
 
 

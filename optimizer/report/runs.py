@@ -15,6 +15,7 @@ from optimizer.rows.row import Row, is_slower, rank
 from optimizer.rows.store import run_directory
 from optimizer.yaml import load
 
+_LITTLE = 0.95  # agreement, or cosine similarity
 _LONGEST_LABEL = 30  # characters that fit beside a point
 
 
@@ -69,6 +70,11 @@ class Run:
     def is_slower(self) -> bool:
         """Whether it was measured to be slower than its original, beyond the noise."""
         return is_slower(self.row)
+
+    @property
+    def agrees_little(self) -> bool:
+        """Whether it answers more than one example in twenty otherwise than its original."""
+        return self.closeness is not None and self.closeness < _LITTLE
 
     def figure(self, column: str) -> float | None:
         """A figure of the row; None if it was not measured or is no finite number."""

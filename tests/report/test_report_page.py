@@ -86,12 +86,24 @@ def test_the_headline_counts_by_status(out: Path) -> None:
     assert f"<title>Optimizer report: {counts}</title>" in (out / "report.html").read_text()
 
 
-def test_the_best_run_of_a_model_is_the_smallest_good_one(varied: Page) -> None:
+def test_the_smallest_good_run_of_each_model_is_called_that(out: Path, varied: Page) -> None:
+    assert ">Smallest run of each model<" in (out / "report.html").read_text()
     best = {cells[0]: cells[1] for cells in varied.cells if cells and cells[0] in ("demo", "other", "third")}
     assert best == {"demo": "a-1", "other": "b-1", "third": "no run is ok"}
 
 
-def test_of_two_equally_small_runs_the_closer_one_is_the_best(tmp_path: Path) -> None:
+def test_a_low_agreement_is_marked(tmp_path: Path) -> None:
+    found = page([sized("a-1", 0.1, 0.66), sized("a-2", 0.3, 0.95), measured("b-1", agreement=None)], tmp_path)
+    (smallest,) = [cells for cells in found.cells if cells[:2] == ["demo", "a-1"]]
+    assert "0.6600low" in smallest
+    assert "0.6600low" in line(found, "a-1")
+    assert "0.9500" in line(found, "a-2")
+    text = (tmp_path / "report.md").read_text()
+    assert "| 0.6600 (low) |" in text
+    assert text.count("low") == 1
+
+
+def test_of_two_equally_small_runs_the_closer_one_is_named(tmp_path: Path) -> None:
     found = page([sized("a-1", 0.3, 0.97), sized("a-2", 0.3, 0.99)], tmp_path)
     assert [cells[1] for cells in found.cells if cells[:1] == ["demo"]] == ["a-2"]
 
