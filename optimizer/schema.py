@@ -13,7 +13,7 @@ from optimizer.recipe import PLACES, SEARCH, Output
 from optimizer.rows.gates import Gates
 from optimizer.search import Range, Search
 from optimizer.settings import Settings
-from optimizer.stages import STAGES
+from optimizer.stages import KNOBS, STAGES
 from optimizer.stages.stage import Routing
 
 _INTERPOLATION = {"type": "string", "pattern": r"\$\{"}
@@ -40,13 +40,23 @@ def schema() -> dict[str, Any]:
             "engine": _engine(),
             SEARCH: _search(),
             "defaults": {"type": "array"},
+            "allow_nonfinite": _or_interpolation({"type": "array", "items": {"type": "string"}}),
+            **_knobs(),
             "stages": {
                 "type": "object",
                 "properties": {kind: _stage(kind) for kind in STAGES},
                 "additionalProperties": {"anyOf": [_stage(kind) for kind in STAGES]},
             },
         },
+        # A variable that only the recipe itself refers to is refused too: nothing else tells it from a slip.
+        "additionalProperties": False,
     }
+
+
+def _knobs() -> dict[str, Any]:
+    """The knobs, each as the setting of a stage that it stands for."""
+    knobs = {name: stage.knob for name, stage in KNOBS.items() if stage.knob}
+    return {name: _stage(KNOBS[name].kind)["properties"][knob.setting] for name, knob in knobs.items()}
 
 
 def _engine() -> dict[str, Any]:

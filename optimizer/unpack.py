@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from optimizer.artifact.building import building
+from optimizer.artifact.building import building, check_free
 from optimizer.artifact.card import write_card
 from optimizer.artifact.manifest import describe_files, verify, write_manifest
 from optimizer.errors import ArtifactError, OptimizerError
@@ -21,14 +21,16 @@ RECIPE = "recipe.yaml"
 def unpack(directory: Path, output: Path) -> None:
     """Write to `output` what loads without this package as the same model that `directory` holds packed.
 
-    Raises ArtifactError when `directory` is no packed artifact or is damaged, or `output` exists or cannot be written.
+    Raises ArtifactError when `directory` is no packed artifact or is damaged, or `output` cannot be written or holds
+    anything but an artifact, which is replaced.
     """
     manifest = verify(directory)
     packed = FORMATS[manifest.format]
     if packed.unpacks_to is None:
         raise ArtifactError(f"{directory}: is a {manifest.format} artifact already; copy it as it is")
-    if output.exists():
-        raise ArtifactError(f"{output}: exists; write another path")
+    if output.resolve() == directory.resolve():
+        raise ArtifactError(f"{output}: is the packed artifact itself; write another path")
+    check_free(output)
     with building(output) as partial:
         unpacked = packed.unpack(directory, partial)
         for name in manifest.files:

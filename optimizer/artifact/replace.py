@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from optimizer.artifact.building import check_free
 from optimizer.artifact.exchange import kept_name, recover
-from optimizer.artifact.manifest import read_manifest
 from optimizer.artifact.write import write
 from optimizer.errors import ArtifactError
 from optimizer.model.checkpoint import open_checkpoint
@@ -26,19 +26,10 @@ def optimize_to(recipe: Recipe, output: Path | None, say: Callable[[str], None])
     original = locate(recipe.model)
     keep = kept_name(place) if place == original.directory else None
     if keep is None:
-        _check_free(place)
+        check_free(place)
     checkpoint = open_checkpoint(original.directory)
     staged = recipe.staged(checkpoint, original.name, say)
     write(staged, place, keep, recipe.environment.threads, alone=recipe.remainder(checkpoint.outline))
     if keep:
         say(f"the original is kept as {keep}")
     return place
-
-
-def _check_free(place: Path) -> None:
-    if not place.exists() or (place.is_dir() and not any(place.iterdir())):
-        return
-    try:
-        read_manifest(place)
-    except ArtifactError:
-        raise ArtifactError(f"{place}: exists and is no artifact of this program; write another path") from None

@@ -14,6 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from optimizer.data.texts import Texts, check_labels
+from optimizer.data.tokens import TokenInputs
 from optimizer.errors import EvaluationError
 from optimizer.evaluation.cache import Recorder, recorded
 from optimizer.evaluation.inputs import Batch, Inputs, alike, batches
@@ -68,7 +69,10 @@ def compare(job: Job, texts: Texts, original: Side, artifact: Side) -> Figures:
             raise EvaluationError(_nan(whose, positions, len(examples), asked.data))
     rows = counted(job.task)
     what = "inputs" if rows == "texts" and asked.data == "random" else rows
-    return {"data": asked.data, "counted": what, **tally.figures()}
+    figures: Figures = {"data": asked.data, "counted": what, **tally.figures()}
+    if isinstance(asked, TokenInputs):
+        figures |= {"texts_cut": asked.cut(examples), "texts_blank": asked.blank(job.settings.examples, examples)}
+    return figures
 
 
 def _without_an_answer(batch: Batch, logits: Tensor, valid: Tensor | None) -> list[int]:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from optimizer.errors import ArtifactError
+from optimizer.errors import ArtifactError, ModelError
 from optimizer.formats.dense import Dense
 from optimizer.formats.format import Format
 from optimizer.formats.onnx import Onnx
@@ -26,6 +26,8 @@ def load(directory: str | Path, **options: Any) -> Any:
     It is called like the transformers model; `options` go to what loads it, `from_pretrained` where that is
     transformers (dtype, device_map, ...). Raises ModelError when there is no readable config.json.
     """
+    if not Path(directory).is_dir():
+        raise ModelError(f"{directory}: is no directory; give that of an artifact, or of a model")
     return format_of(Path(directory)).load(Path(directory), **options)
 
 

@@ -14,6 +14,7 @@ from optimizer.model.checkpoint import open_shards
 from optimizer.settings import Settings, nearest
 
 DEMO = "demo"
+_MOST_NAMED = 20
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _FILES = ["*.json", "*.safetensors", "pytorch_model*.bin", "*.txt", "*.model", "*.md", "*.jinja", "LICENSE*"]
 
@@ -95,5 +96,5 @@ def _near(directory: Path) -> str:
     parent = directory.parent
     if not parent.is_dir():
         return f"nor is '{parent}'"
-    folders = [path.name for path in sorted(parent.iterdir()) if path.is_dir() and not path.name.startswith(".")]
-    return nearest(directory.name, folders[:20])
+    models = sorted(path.parent.name for path in parent.glob("*/config.json"))
+    return nearest(directory.name, models[:_MOST_NAMED]) if models else f"'{parent}' holds no model"

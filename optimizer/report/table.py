@@ -64,20 +64,35 @@ def _text(value: object) -> str:
 
 
 def _remarks(rows: list[Row]) -> list[str]:
-    remarks = []
-    for row in rows:
-        if row.speedup and is_slower(row):
-            remarks.append(f"{row.run_id} is slower than its original: {_times(1 / row.speedup)} the latency.")
-        if broken := _broken(row):
-            remarks.append(f"{row.run_id} is broken: {broken}.")
-        if row.agreement_low is None or row.agreement_high is None:
-            continue
-        if (width := row.agreement_high - row.agreement_low) > _WIDE_INTERVAL:
+    remarks = [f"{row.run_id} is broken: {broken}." for row in rows if (broken := _broken(row))]
+    slower = [row for row in rows if row.speedup and is_slower(row)]
+    if slower:
+        times = sorted(1 / row.speedup for row in slower if row.speedup)
+        if len(rows) == 1:
+            remarks.append(f"{slower[0].run_id} is slower than its original: {_times(times[0])} the latency.")
+        else:
             remarks.append(
-                f"{row.run_id}: {row.examples} {counted([row])} are too few to pin the agreement down: the interval is "
-                f"{width:.3f} wide."
+                f"{len(slower)} of {len(rows)} runs are slower than their original: {_range(times)} the latency."
             )
+    wide = [row for row in rows if _width(row) > _WIDE_INTERVAL]
+    if wide:
+        whose = f"{wide[0].run_id}:" if len(rows) == 1 else f"{len(wide)} of {len(rows)} runs:"
+        few, widest = min(row.examples or 0 for row in wide), max(map(_width, wide))
+        remarks.append(
+            f"{whose} {few} {counted(wide)} are too few to pin the agreement down: the interval is {widest:.3f} wide."
+        )
     return remarks + remarks_on_data(rows)
+
+
+def _width(row: Row) -> float:
+    """How wide the interval of the agreement is; 0 where there is none."""
+    return 0.0 if row.agreement_low is None or row.agreement_high is None else row.agreement_high - row.agreement_low
+
+
+def _range(factors: Sequence[float]) -> str:
+    """Sorted factors in words, the least and the largest."""
+    least, most = factors[0], factors[-1]
+    return _times(most) if _times(least) == _times(most) else f"{_times(least).partition(' ')[0]} to {_times(most)}"
 
 
 def _broken(row: Row) -> str | None:
@@ -96,6 +111,14 @@ def _times(factor: float) -> str:
     return f"{factor:.1f} times" if factor >= _PLAINLY_MORE else f"{factor:.2f} times"
 
 
+def _texts(count: int) -> str:
+    return "text" if count == 1 else "texts"
+
+
+def _were(count: int) -> str:
+    return "was" if count == 1 else "were"
+
+
 def remarks_on_data(rows: list[Row]) -> list[str]:
     """What has to be said about the texts that the rows' agreement rests on, and about how much was measured."""
     remarks = []
@@ -106,6 +129,10 @@ def remarks_on_data(rows: list[Row]) -> list[str]:
         )
     if "random" in data:
         remarks.append("Agreement was measured on random inputs and says little; it satisfies no gate.")
+    for name, cut in sorted({(row.data or "", row.texts_cut) for row in rows if row.texts_cut}):
+        remarks.append(f"{cut} {_texts(cut)} of {name} {_were(cut)} longer than the model reads, and cut.")
+    for name, blank in sorted({(row.data or "", row.texts_blank) for row in rows if row.texts_blank}):
+        remarks.append(f"{blank} {_texts(blank)} of {name} {_were(blank)} blank.")
     if quick := sum(row.evaluation == "quick" for row in rows):
         whose = "This was" if len(rows) == 1 else f"{quick} of {len(rows)} runs were"
         remarks.append(f"{whose} measured quickly, on too few texts or repetitions to rely on: evaluation=full")

@@ -96,6 +96,8 @@ class Row:
     original_distinct_answers: Count = _column("quality")
     evaluation: Text = _column("request")
     counted: Text = _column("data")
+    texts_cut: Count = _column("data")
+    texts_blank: Count = _column("data")
     further: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @classmethod

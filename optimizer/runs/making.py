@@ -27,8 +27,6 @@ from optimizer.stages.untouched import Remainder
 
 log = logging.getLogger(__name__)
 
-_LOGGED = 20  # of the weights that are left alone
-
 
 def make(
     checkpoint: Checkpoint,
@@ -74,7 +72,7 @@ def _optimize(
         log.warning("not in the original, random whenever it is loaded: %s", ", ".join(checkpoint.missing))
     if alone:
         log.info("%.1f %% of the weight bytes are changed by no stage but cast", 100 * alone.ratio)
-        for each in alone.weights[:_LOGGED]:
+        for each in alone.weights:
             log.info("left alone: %s", each)
     environment = recipe.environment
     texts = calibrated(calibration, checkpoint, environment) if calibration else None

@@ -128,6 +128,8 @@ def test_a_missing_file_is_refused_with_near_names(tmp_path: Path) -> None:
     assert "does not exist; did you mean 'test-set.jsonl'?" in message
     assert "test_set.py'" not in message
     assert "known: test-set.jsonl" in refusal(tmp_path / "quite-another.csv")
+    (tmp_path / "empty").mkdir()
+    assert refusal(tmp_path / "empty" / "a.csv").endswith("does not exist; there are no texts beside it")
     assert "nor does" in refusal(tmp_path / "no" / "where.csv")
     assert "is a directory" in refusal(tmp_path)
 

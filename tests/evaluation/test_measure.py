@@ -38,7 +38,7 @@ TIMED = {
     "latency_ms_p50", "latency_ms_p95", "original_latency_ms_p50", "original_latency_ms_p95", "speedup",
     "speedup_low", "speedup_high", "peak_memory_mb", "load_ms", "evaluate_seconds",
 }  # fmt: skip
-COMMON = {"data", "examples", "counted", "evaluate_seconds"}
+COMMON = {"data", "examples", "counted", "texts_cut", "texts_blank", "evaluate_seconds"}
 INVARIANCE = {"batch_invariance", "batch_changed"}
 LOGITS = COMMON | {"max_logit_difference", "mean_logit_difference"}
 CLASSES = LOGITS | {"agreement", "agreement_low", "agreement_high", "kl_divergence"}
@@ -135,7 +135,7 @@ EXPECTED: dict[Task, set[str]] = {
     "sequence-classification": CLASSES | {"accuracy", "original_accuracy"},
     "token-classification": CLASSES,
     "question-answering": CLASSES,
-    "image-classification": CLASSES,
+    "image-classification": CLASSES - {"texts_cut", "texts_blank"},
     "seq2seq-lm": CLASSES,
     "masked-lm": CLASSES,
     "causal-lm": CLASSES | {"perplexity", "original_perplexity"},
@@ -252,6 +252,15 @@ def test_answers_that_are_no_numbers_fail_and_say_whose_and_where(
     )
     with pytest.raises(EvaluationError, match=r"^the original answers NaN to \d+ of \d+ examples, .*; mend it before"):
         compare(job(artifact, original, task, tmp_path / "other"))
+
+
+def test_texts_that_were_cut_or_are_blank_are_counted(tiny_model: TinyModel, tmp_path: Path) -> None:
+    original = tiny_model("sequence-classification")
+    one = job(original, original, "sequence-classification", tmp_path / "cache")
+    texts = ["the cat", " ", "the cat sees " * 20, "", "a dog " * 15]
+    figures = compare(about(one, tmp_path / "uneven.jsonl", texts, [0, 1, 2, 0, 1]))
+    assert (figures["texts_cut"], figures["texts_blank"]) == (1, 2)
+    assert compare(one)["texts_cut"] == compare(one)["texts_blank"] == 0
 
 
 def test_the_text_that_breaks_it_is_named(tiny_model: TinyModel, tmp_path: Path) -> None:

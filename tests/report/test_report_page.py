@@ -279,6 +279,21 @@ def test_slower_is_said_beyond_the_noise_alone(
     assert (said in capsys.readouterr().out) is slower
 
 
+def test_one_line_sums_up_what_is_slow_or_rests_on_little(capsys: pytest.CaptureFixture[str]) -> None:
+    slow = [sized(f"a-{n}", 0.2, 0.9, speedup=speed, examples=n * 100) for n, speed in ((1, 0.5), (2, 0.25))]
+    wide = [replace(row, agreement_low=0.8, agreement_high=0.8 + 0.1 * n) for n, row in enumerate(slow, start=1)]
+    show([*wide, sized("b-1", 0.2, 0.99, texts_cut=3, texts_blank=1)])
+    out = capsys.readouterr().out
+    assert "2 of 3 runs are slower than their original: 2.0 to 4.0 times the latency." in out
+    assert "2 of 3 runs: 100 texts are too few to pin the agreement down: the interval is 0.200 wide." in out
+    assert "3 texts of demo were longer than the model reads, and cut." in out
+    assert "1 text of demo was blank." in out
+    show(wide[:1])
+    out = capsys.readouterr().out
+    assert "a-1 is slower than its original: 2.0 times the latency." in out
+    assert "a-1: 100 texts are too few to pin the agreement down: the interval is 0.100 wide." in out
+
+
 def test_what_cannot_be_told_from_the_original_is_as_fast(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     even = measured("a-1", speedup=0.98, speedup_low=0.9, speedup_high=1.1)
     faster = measured("b-1", speedup=2.0, speedup_low=1.9, speedup_high=2.1)

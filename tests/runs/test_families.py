@@ -1,5 +1,6 @@
 """Models of every kind, through the recipes that come with the program."""
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -151,6 +152,8 @@ def test_experts_that_bitsandbytes_does_not_hold_are_told_on_screen_in_row_log_a
     assert largest == f"| model.layers.0.mlp.experts | 8 | 128 x 64 | {8 * 128 * 64 * 4} | {reason} |"
     assert table.index("128 x 64") < table.index("model.embed_tokens")
     log = (run / "run.log").read_text()
+    more = re.search(r"and (\d+) smaller ones", table)
+    assert log.count("left alone: ") == table.count("\n| ") - 2 + (int(more[1]) if more else 0)
     assert f"left alone: model.layers.0.mlp.experts, 8 of 128 x 64, {8 * 128 * 64 * 4} bytes: {reason}" in log
 
 
