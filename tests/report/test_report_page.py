@@ -211,7 +211,8 @@ def test_figures_that_are_none_or_no_numbers(tmp_path: Path) -> None:
     empties = (None, math.nan, math.inf, -math.inf)
     rows = [
         measured(
-            f"a-{place}-{empty}", **{"size_ratio": 0.1 + place / 10, "speedup": place} | dict.fromkeys(columns, empty)
+            f"a-{place}-{empty}",
+            **{"size_ratio": 0.1 + place / 10, "speedup": place + 1} | dict.fromkeys(columns, empty),
         )
         for place, columns in enumerate(ABSENT)
         for empty in empties
@@ -282,7 +283,7 @@ def test_slower_is_said_beyond_the_noise_alone(
 def test_one_line_sums_up_what_is_slow_or_rests_on_little(capsys: pytest.CaptureFixture[str]) -> None:
     slow = [sized(f"a-{n}", 0.2, 0.9, speedup=speed, examples=n * 100) for n, speed in ((1, 0.5), (2, 0.25))]
     wide = [replace(row, agreement_low=0.8, agreement_high=0.8 + 0.1 * n) for n, row in enumerate(slow, start=1)]
-    show([*wide, sized("b-1", 0.2, 0.99, texts_cut=3, texts_blank=1)])
+    show([*wide, sized("b-1", 0.2, 0.99, agreement_low=0.985, texts_cut=3, texts_blank=1)])
     out = capsys.readouterr().out
     assert "2 of 3 runs are slower than their original: 2.0 to 4.0 times the latency." in out
     assert "2 of 3 runs: 100 texts are too few to pin the agreement down: the interval is 0.200 wide." in out
@@ -292,6 +293,22 @@ def test_one_line_sums_up_what_is_slow_or_rests_on_little(capsys: pytest.Capture
     out = capsys.readouterr().out
     assert "a-1 is slower than its original: 2.0 times the latency." in out
     assert "a-1: 100 texts are too few to pin the agreement down: the interval is 0.100 wide." in out
+
+
+def test_latency_is_drawn_beside_the_originals_of_the_same_moment(tmp_path: Path) -> None:
+    rows = [
+        # faster than its original, at a moment when everything took four times as long
+        sized("busy", 0.2, 0.98, latency_ms_p50=40.0, original_latency_ms_p50=43.6, speedup=1.09),
+        sized("idle", 0.3, 0.98, latency_ms_p50=10.0, original_latency_ms_p50=10.0, speedup=1.0),
+        sized("slow", 0.4, 0.98, latency_ms_p50=11.0, original_latency_ms_p50=10.0, speedup=10 / 11),
+    ]
+    drawn = write_report(rows, tmp_path).read_text().partition('id="size_latency"')[2]
+    (line_at,) = re.findall(r'<path d="M \S+ (\S+)  L \S+ \1  "[^>]*stroke-dasharray', drawn)
+    points = re.findall(r"<title>(\w+)\n.*?<use [^>]* y=\"(\S+)\"", drawn, re.DOTALL)
+    height = {name: float(line_at) - float(y) for name, y in points}
+    assert height["idle"] == pytest.approx(0, abs=1e-3)
+    assert height["slow"] > 0
+    assert height["busy"] / height["slow"] == pytest.approx((1 / 1.09 - 1) / 0.1, rel=1e-3)
 
 
 def test_what_cannot_be_told_from_the_original_is_as_fast(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
