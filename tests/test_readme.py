@@ -174,6 +174,26 @@ def test_roles_gates_and_routing_are_named(name: str) -> None:
     assert name in named(README)
 
 
+@pytest.mark.parametrize(
+    "word",
+    [
+        "the guide",
+        "knob",
+        "quick",
+        "full",
+        "evaluation.length",
+        "order-0 entropy",
+        "byte planes",
+        "dead zone",
+        "+",
+        "++",
+    ],
+)
+def test_its_own_words_are_explained(word: str) -> None:
+    explained = [line.split("|")[1] for line in section("### Words").splitlines() if line.startswith("| ")]
+    assert any(word in [each.strip(" `") for each in cell.split(",")] for cell in explained)
+
+
 def test_the_rows_table_has_every_column_and_no_other() -> None:
     table = [line.split("|")[1] for line in section("## The row").splitlines() if line.startswith("| `")]
     assert {name for cell in table for name in named(cell)} == set(COLUMNS)
