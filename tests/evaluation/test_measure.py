@@ -41,7 +41,8 @@ TIMED = {
 COMMON = {"data", "examples", "counted", "texts_cut", "texts_blank", "evaluate_seconds"}
 INVARIANCE = {"batch_invariance", "batch_changed"}
 LOGITS = COMMON | {"max_logit_difference", "mean_logit_difference"}
-CLASSES = LOGITS | {"agreement", "agreement_low", "agreement_high", "kl_divergence"}
+DECIDED = LOGITS | {"agreement", "agreement_low", "agreement_high", "kl_divergence"}
+CLASSES = DECIDED | {"distinct_answers", "original_distinct_answers"}
 
 
 def job(original: Path, artifact: Path, task: Task, cache: Path, **changes: Any) -> Job:
@@ -134,7 +135,7 @@ def test_errors_of_the_child_are_errors_here(tiny_model: TinyModel, tmp_path: Pa
 EXPECTED: dict[Task, set[str]] = {
     "sequence-classification": CLASSES | {"accuracy", "original_accuracy"},
     "token-classification": CLASSES,
-    "question-answering": CLASSES,
+    "question-answering": DECIDED,
     "image-classification": CLASSES - {"texts_cut", "texts_blank"},
     "seq2seq-lm": CLASSES,
     "masked-lm": CLASSES,
@@ -217,7 +218,7 @@ def test_sets_agree_label_by_label(tiny_model: TinyModel, tmp_path: Path) -> Non
     problem = {"problem_type": "multi_label_classification"}
     original = tiny_model("sequence-classification", tmp_path / "model", **problem)
     figures = compare(job(original, original, "sequence-classification", tmp_path))
-    assert set(figures) | {"evaluate_seconds"} == CLASSES
+    assert set(figures) | {"evaluate_seconds"} == DECIDED
     assert figures["agreement"] == 1
 
 
