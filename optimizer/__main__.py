@@ -9,11 +9,12 @@ import optimizer
 from optimizer.composing import COMMAND_KEYS, compose, compose_launcher, wants_traceback
 from optimizer.errors import OptimizerError
 from optimizer.processes import interrupt
+from optimizer.processes.pipe import until_closed
 
 
 def main() -> None:
     """Run the command in sys.argv; the exit code is 0 (all ok), 1 (a run failed or was rejected), 2 or 130."""
-    sys.exit(_main(sys.argv[1:]))
+    sys.exit(until_closed(lambda: _main(sys.argv[1:])))
 
 
 def _main(arguments: list[str]) -> int:

@@ -39,8 +39,7 @@ def execute(configs: list[dict[str, Any]], options: Options, launcher: Launcher)
     recipes = [parse(config) for config in configs if SEARCH not in config]
     searches = [config for config in configs if SEARCH in config]
     if options.plan:
-        _show_plan(recipes, searches, options)
-        return 0
+        return 0 if _show_plan(recipes, searches, options) else 1
     rows = sweep(recipes, options, launcher)
     good = all(row.status == "ok" for row in rows)
     for config in searches:
@@ -95,25 +94,31 @@ def print_line(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-def _show_plan(recipes: list[Recipe], searches: list[dict[str, Any]], options: Options) -> None:
+def _show_plan(recipes: list[Recipe], searches: list[dict[str, Any]], options: Options) -> bool:
+    """Whether all that is planned can run."""
     from optimizer.report.plan import show_plan
     from optimizer.search import settings
 
     runs = look_ahead(recipes, options.folder, force=options.force, keep=options.keep)
     trials = {config["name"]: settings(config).trials for config in searches}
     show_plan(runs, trials, options.folder)
+    return all(run.fault is None for run in runs)
 
 
 def _show(rows: list[Row], out: Path) -> bool:
     from optimizer.report.table import show
 
-    show(rows, out)
+    page, failed = None, None
     if len(rows) > 1:
         from optimizer.report.page import write_report
 
         try:
-            print(f"page: {write_report(store.assemble(out), out)}")
+            page = write_report(store.assemble(out), out)  # before the table, which may find nobody who reads it
         except OptimizerError as error:
-            print_line(f"optimizer: {error}")
-            return False
-    return True
+            failed = error
+    show(rows, out)
+    if page:
+        print(f"page: {page}")
+    if failed:
+        print_line(f"optimizer: {failed}")
+    return failed is None

@@ -7,9 +7,11 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from optimizer import recipe_files
 from optimizer.errors import RecipeError
 
 _PACKAGED = Path(__file__).parent / "conf"
@@ -17,6 +19,7 @@ CONF = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parent.parent / "conf
 COMMAND_KEYS = ("out", "force", "keep", "plan", "debug")
 LAUNCHER = re.compile(r"[+~]*hydra[./]launcher(?=[=.@]|$)")
 _IN_A_RECIPE = "hydra/launcher: a recipe cannot choose the launcher; write hydra/launcher=NAME on the command line"
+_SETTING = re.compile(r"(?!hydra\.)([A-Za-z_][\w.]*)=", re.ASCII)  # without a sign, and of no group below another
 _KEY = re.compile(r"[+~]*([A-Za-z_][\w/.@-]*)", re.ASCII)
 CONFIG_DIR_FLAGS = ("--config-dir", "-cd")
 
@@ -29,8 +32,11 @@ def compose(arguments: list[str]) -> list[dict[str, Any]]:
     from omegaconf import DictConfig
 
     _check_names(arguments)
+    has_model = any(_key(argument) in ("model", "model.path") for argument in arguments)
+    recipe_files.check(_chosen(arguments), _config_dirs(arguments), has_model=has_model)
     found: list[tuple[DictConfig, Any]] = []
-    with _as_hydra_takes_them(argument for argument in arguments if not LAUNCHER.match(argument)):
+    words, forced = _settable([argument for argument in arguments if not LAUNCHER.match(argument)])
+    with _as_hydra_takes_them(words):
         start = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
         try:
             start(lambda config: found.append((config, copy.deepcopy(HydraConfig.get()))))()
@@ -38,7 +44,74 @@ def compose(arguments: list[str]) -> list[dict[str, Any]]:
             raise RecipeError(_IN_A_RECIPE if "_target_" in str(error) else _one_line(error)) from error
         except Exception as error:
             raise RecipeError(_one_line(error)) from error
-    return [_plain(config, settings) for config, settings in found]
+    for _, settings in found:
+        _check_there(settings, forced, tuple(_config_dirs(arguments)))
+    plain = [_plain(config, settings) for config, settings in found]
+    _check_used([idle for _, idle in plain], sorted({settings.runtime.choices.recipe for _, settings in found}))
+    return [values for values, _ in plain]
+
+
+def _check_used(idle: list[set[str]], recipes: list[str]) -> None:
+    """Refuse a knob that is given and that no combination uses."""
+    for knob in sorted(set.intersection(*idle)) if idle else ():
+        none = f"the recipe '{recipes[0]}' does not use it"
+        raise RecipeError(f"{knob}: {none if len(recipes) == 1 else 'none of these recipes uses it'}; leave it out")
+
+
+def _settable(arguments: list[str]) -> tuple[list[str], frozenset[str]]:
+    """The arguments, every setting as a `++KEY=VALUE`, so that a recipe need not have it yet; and those keys.
+
+    Hydra would ask for a `+` where a key is only not set yet, and where it is misspelt: what is no key at all is found
+    by what knows them all.
+    """
+    folders = (CONF, *_config_dirs(arguments))
+    found, forced = [], set()
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        setting = _SETTING.match(argument)
+        if setting is None or before in CONFIG_DIR_FLAGS or any((folder / setting[1]).is_dir() for folder in folders):
+            found.append(argument)
+        else:
+            found.append(f"++{argument}")
+            forced.add(setting[1])
+    return found, frozenset(forced)
+
+
+def _check_there(hydra: Any, forced: frozenset[str], folders: tuple[Path, ...]) -> None:
+    """Refuse settings of a stage, or a search, that the recipe itself has not: being forced they would make one."""
+    from optimizer.settings import nearest
+
+    below = sorted(key for key in forced if key.startswith(("stages.", "search.")))
+    if not below:
+        return
+    words = (str(word) for word in hydra.overrides.task)
+    labels, searches = _parts(tuple(word for word in words if _key(word) not in forced - {"stages", "search"}), folders)
+    recipe = hydra.runtime.choices.recipe
+    for place, label, *_ in (key.split(".") for key in below):
+        if place == "search" and not searches:
+            raise RecipeError(f"search.{label}: the recipe '{recipe}' has no search; leave it out")
+        if place == "stages" and label not in labels:
+            raise RecipeError(
+                f"stages.{label}: the recipe '{recipe}' has no such stage; {nearest(label, labels, 'stages')}; "
+                f"a new one takes a plus: +stages.{label}=..."
+            )
+
+
+@cache
+def _parts(words: tuple[str, ...], folders: tuple[Path, ...]) -> tuple[tuple[str, ...], bool]:
+    """The labels of the stages that these words compose to, and whether there is a search."""
+    config = _composed(words, folders)
+    return tuple(map(str, config.get("stages") or ())), config.get("search") is not None
+
+
+def _composed(words: Iterable[str], folders: Iterable[Path]) -> Any:
+    """What words of a command compose to, Hydra's own settings with it, outside of any command."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.override_parser.types import Quote, QuotedString
+
+    quoted = (QuotedString(f"file://{folder.resolve()}", Quote.single) for folder in folders)
+    path = ",".join(folder.with_quotes() for folder in quoted)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", [*words, f"hydra.searchpath=[{path}]"], return_hydra_config=True)
 
 
 @contextmanager
@@ -77,7 +150,8 @@ def wants_traceback(arguments: list[str]) -> bool:
     return debug
 
 
-def _plain(config: Any, hydra: Any) -> dict[str, Any]:
+def _plain(config: Any, hydra: Any) -> tuple[dict[str, Any], set[str]]:
+    """The values of a combination, and the knobs that it was given and does not use."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
@@ -92,16 +166,14 @@ def _plain(config: Any, hydra: Any) -> dict[str, Any]:
     referred = set(_referred(recipe))
     overrides = OmegaConf.to_container(hydra.overrides.task, resolve=False)
     assert isinstance(overrides, list)
-    given = {str(override).lstrip("+").partition("=")[0] for override in overrides}
+    given = {_key(str(override)) for override in overrides}
     if hydra.runtime.choices["hydra/launcher"] != "basic":
         raise RecipeError(_IN_A_RECIPE)
-    for key in map(str, raw):
-        if key in keys or key in COMMAND_KEYS or key in referred:
-            continue
+    others = [key for key in map(str, raw) if key not in {*keys, *COMMAND_KEYS, *referred}]
+    for key in others:
         if key not in KNOBS:
-            raise RecipeError(f"recipe: unknown key '{key}'; {nearest(key, (*keys, *COMMAND_KEYS, *KNOBS))}")
-        if key in given and str(hydra.mode) == "RunMode.RUN":
-            raise RecipeError(f"{key}: the recipe '{hydra.runtime.choices.recipe}' does not use it; leave it out")
+            known = (*keys, recipe_files.GROUP, *COMMAND_KEYS, *KNOBS)
+            raise RecipeError(f"recipe: unknown key '{key}'; {nearest(key, known)}")
     try:
         values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
@@ -109,7 +181,7 @@ def _plain(config: Any, hydra: Any) -> dict[str, Any]:
     assert isinstance(values, dict)
     plain = {str(key): value for key, value in values.items() if key in keys or key in COMMAND_KEYS}
     plain.setdefault("name", hydra.runtime.choices.recipe.replace("/", "-"))
-    return plain
+    return plain, given.intersection(others)
 
 
 def _referred(value: Any) -> Iterator[str]:
@@ -131,20 +203,15 @@ def _referred(value: Any) -> Iterator[str]:
 
 def compose_launcher(arguments: list[str]) -> dict[str, Any] | None:
     """The settings of the launcher that is asked for; Hydra composes them, and launches nothing by them itself."""
-    from hydra import compose, initialize_config_dir
-    from hydra.core.override_parser.types import Quote, QuotedString
     from omegaconf import OmegaConf
 
     asked = [argument for argument in arguments if LAUNCHER.match(argument)]
     if not asked:
         return None
     _check_launcher(asked)
-    quoted = (QuotedString(f"file://{folder.resolve()}", Quote.single) for folder in _config_dirs(arguments))
-    folders = ",".join(folder.with_quotes() for folder in quoted)
     try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            config = compose("config", [*asked, f"hydra.searchpath=[{folders}]"], return_hydra_config=True)
-            values = OmegaConf.to_container(config.hydra.launcher, resolve=True)
+        config = _composed(asked, _config_dirs(arguments))
+        values = OmegaConf.to_container(config.hydra.launcher, resolve=True)
     except Exception as error:
         raise RecipeError(_one_line(error)) from error
     assert isinstance(values, dict)
@@ -178,6 +245,12 @@ def _check_names(arguments: list[str]) -> None:
                 )
 
 
+def _chosen(arguments: list[str]) -> list[str]:
+    """The recipes that a command names."""
+    named = (argument.partition("=") for argument in arguments)
+    return [name for key, _, names in named if key == recipe_files.GROUP for name in names.split(",")]
+
+
 def _config_dirs(arguments: list[str]) -> list[Path]:
     found = []
     for index, argument in enumerate(arguments):
@@ -188,12 +261,24 @@ def _config_dirs(arguments: list[str]) -> list[Path]:
 
 
 def _one_line(error: Exception) -> str:
-    from hydra.errors import OverrideParseException
+    from hydra.errors import MissingConfigException, OverrideParseException
+
+    from optimizer.settings import nearest
 
     if isinstance(error, OverrideParseException):
         return " ".join(_unreadable(error.override).split())
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        options = error.options or sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+        where = str(error).partition("': ")[0].removeprefix("In '")
+        said = f"{group}: no {group} is called '{name}'; {nearest(name, options)}"
+        return said if where == "config" else f"{where}: {said}"
     text = str(error).partition("Config search path")[0].partition("full_key:")[0].partition("See https")[0]
     return " ".join(text.split()) or type(error).__name__
+
+
+def _key(override: str) -> str:
+    return override.lstrip("+~").partition("=")[0]
 
 
 def _unreadable(override: str) -> str:

@@ -48,11 +48,13 @@ class ProcessError(OptimizerError):
     """A process that did a part of a run died, or failed in a way that nobody foresaw."""
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """A tail for an error line: the closest known word, else all of them."""
+def nearest(word: str, known: Iterable[str], where: str = "") -> str:
+    """A tail for an error line: the closest known word, below `where` if that is said, else all of them."""
     names = list(known)
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
-    return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(names) or 'none'}"
+    if close:
+        return f"did you mean '{where}.{close[0]}'?" if where else f"did you mean '{close[0]}'?"
+    return f"known: {', '.join(names)}" if names else "there are none"
 
 
 def install(extra: str) -> str:

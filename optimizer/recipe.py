@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from optimizer.data.texts import DataSettings
+from optimizer.data.texts import OURS, DataSettings
 from optimizer.errors import PackageError, RecipeError, install
 from optimizer.evaluation.job import Environment, EvaluationSettings
 from optimizer.formats import FORMATS
@@ -22,6 +22,7 @@ from optimizer.stages import STAGES, staging
 from optimizer.stages.stage import Routing, Step
 from optimizer.stages.staging import Staged
 from optimizer.stages.untouched import Remainder, remainder
+from optimizer.yaml import PACKAGE, dump
 
 _NAME = re.compile(r"\w[\w.-]*")  # it begins a run's id, which names a directory
 
@@ -150,6 +151,10 @@ class Recipe:
             **self.environment.model_dump(),
         }
 
+    def file(self) -> str:
+        """The text of a recipe file that gives this recipe again."""
+        return f"{PACKAGE}\n{dump(self.values())}"
+
 
 KEYS = (
     "name",
@@ -183,6 +188,7 @@ def parse(values: Mapping[str, Any], *, installed: bool = True) -> Recipe:
     name = values.get("name", "unnamed")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise RecipeError(f"name: {name!r}: expected a word; write name=WORD")
+    _check_said(values)
     recipe = Recipe(
         name=name,
         steps=_steps(values.get("stages")),
@@ -204,6 +210,16 @@ def parse(values: Mapping[str, Any], *, installed: bool = True) -> Recipe:
     return recipe
 
 
+def _check_said(values: Mapping[str, Any]) -> None:
+    """Refuse what would be made of a recipe without having been said: one without stages, or of the demo."""
+    if values.get("stages", ...) is None:
+        raise RecipeError("stages: null; to leave the original as it is write recipe=baseline, or stages: {}")
+    data, model = values.get("data") or {}, values.get("model") or {}
+    own = isinstance(data, Mapping) and data.get("path", OURS[0]) not in OURS
+    if own and isinstance(model, Mapping) and "path" not in model:
+        raise RecipeError("model: data.path is given and no model; write model.path=DIR, or model.path=demo")
+
+
 def _given(values: Mapping[str, Any], kind: type[Settings]) -> dict[str, Any]:
     """The fields of `kind` that `values` sets; a null means the default."""
     return {key: values[key] for key in kind.model_fields if values.get(key) is not None}
@@ -217,12 +233,34 @@ def _patterns(value: Any) -> tuple[str, ...]:
     return tuple(value)
 
 
+PLACES = ("before", "after")
+"""The settings by which a stage stands before or after another one, by its label, and not where it is written."""
+
+
 def _steps(stages: Any) -> tuple[Step, ...]:
     if stages is None:
         return ()
     if not isinstance(stages, Mapping):
         raise RecipeError(f"stages: expected a mapping of label: settings, found {type(stages).__name__}")
-    return tuple(_step(str(label), settings) for label, settings in stages.items())
+    steps = {str(label): _step(str(label), settings) for label, settings in stages.items()}
+    order = list(steps)
+    for label, settings in stages.items():
+        _move(order, str(label), settings or {})
+    return tuple(steps[label] for label in order)
+
+
+def _move(order: list[str], label: str, settings: Mapping[str, Any]) -> None:
+    """Put a stage where its settings say that it stands: of these two nothing but the order is kept."""
+    said = [key for key in PLACES if settings.get(key) is not None]
+    if len(said) > 1:
+        raise RecipeError(f"stages.{label}: before and after exclude each other; remove one")
+    for key in said:
+        others = [other for other in order if other != label]
+        if settings[key] not in others:
+            tail = nearest(str(settings[key]), others)
+            raise RecipeError(f"stages.{label}.{key}: there is no other stage '{settings[key]}'; {tail}")
+        order.remove(label)
+        order.insert(order.index(settings[key]) + (key == "after"), label)
 
 
 def _step(label: str, settings: Any) -> Step:
@@ -236,9 +274,9 @@ def _step(label: str, settings: Any) -> Step:
         raise RecipeError(f"{where}: unknown stage '{kind}'; {nearest(str(kind), STAGES)}")
     stage = STAGES[kind]
     for key in settings:
-        known = ["stage", *Routing.model_fields, *stage.model_fields]
+        known = ["stage", *PLACES, *Routing.model_fields, *stage.model_fields]
         if key not in known:
-            raise RecipeError(f"{where}: unknown key '{key}'; {nearest(str(key), known)}")
+            raise RecipeError(f"{where}: unknown key '{key}'; {nearest(str(key), known, where)}")
     routing = {key: settings[key] for key in Routing.model_fields if settings.get(key) is not None}
     own = {key: value for key, value in settings.items() if key in stage.model_fields}
     return Step(label, build(stage, own, where), build(Routing, routing, where))

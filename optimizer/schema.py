@@ -1,17 +1,19 @@
 """A JSON schema of recipe files, for editors: `python -m optimizer.schema > recipe.schema.json`."""
 
 import json
+import sys
 from typing import Any
 
 from optimizer.data.texts import DataSettings
 from optimizer.evaluation.job import Environment, EvaluationSettings
 from optimizer.formats import FORMATS
 from optimizer.model.locate import ModelSettings
-from optimizer.recipe import SEARCH, Output
+from optimizer.processes.pipe import until_closed
+from optimizer.recipe import PLACES, SEARCH, Output
 from optimizer.rows.gates import Gates
 from optimizer.search import Range, Search
 from optimizer.settings import Settings
-from optimizer.stages import STAGES
+from optimizer.stages import KNOBS, STAGES
 from optimizer.stages.stage import Routing
 
 _INTERPOLATION = {"type": "string", "pattern": r"\$\{"}
@@ -38,13 +40,23 @@ def schema() -> dict[str, Any]:
             "engine": _engine(),
             SEARCH: _search(),
             "defaults": {"type": "array"},
+            "allow_nonfinite": _or_interpolation({"type": "array", "items": {"type": "string"}}),
+            **_knobs(),
             "stages": {
                 "type": "object",
                 "properties": {kind: _stage(kind) for kind in STAGES},
                 "additionalProperties": {"anyOf": [_stage(kind) for kind in STAGES]},
             },
         },
+        # A variable that only the recipe itself refers to is refused too: nothing else tells it from a slip.
+        "additionalProperties": False,
     }
+
+
+def _knobs() -> dict[str, Any]:
+    """The knobs, each as the setting of a stage that it stands for."""
+    knobs = {name: stage.knob for name, stage in KNOBS.items() if stage.knob}
+    return {name: _stage(KNOBS[name].kind)["properties"][knob.setting] for name, knob in knobs.items()}
 
 
 def _engine() -> dict[str, Any]:
@@ -64,7 +76,8 @@ def _search() -> dict[str, Any]:
 def _stage(kind: str) -> dict[str, Any]:
     described = _object(STAGES[kind].model_json_schema())
     routing = _object(Routing.model_json_schema())["properties"]
-    described["properties"] = {"stage": {"const": kind}} | described["properties"] | routing
+    places = {key: {"type": "string"} for key in PLACES}
+    described["properties"] = {"stage": {"const": kind}} | places | described["properties"] | routing
     described["title"] = kind
     return described
 
@@ -92,5 +105,11 @@ def _description(described: dict[str, Any]) -> dict[str, Any]:
     return {key: described[key] for key in ("description",) if key in described}
 
 
-if __name__ == "__main__":
+def main() -> int:
+    """Print it; the exit code is 0."""
     print(json.dumps(schema(), indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(until_closed(main))

@@ -37,7 +37,8 @@ def _line(kind: type[Settings], error: ValidationError, where: str) -> str:
     if first["type"] == "extra_forbidden":
         parent = path.rpartition(".")[0]
         unknown = str(first["loc"][-1])
-        text = f"{parent or 'recipe'}: unknown key '{unknown}'; {nearest(unknown, _keys(kind, first['loc'][:-1]))}"
+        tail = nearest(unknown, _keys(kind, first["loc"][:-1]), parent)
+        text = f"{parent or 'recipe'}: unknown key '{unknown}'; {tail}"
     elif first["type"] == "missing":
         text = f"{path}: is required; write {path}=VALUE"
     else:

@@ -7,11 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from optimizer.artifact.building import building
+from optimizer.artifact.building import building, check_free
 from optimizer.artifact.card import write_card
 from optimizer.errors import ArtifactError, OptimizerError
 from optimizer.formats import FORMATS
 from optimizer.manifest import describe_files, verify, write_manifest
+from optimizer.processes.pipe import until_closed
 from optimizer.yaml import dump, load
 
 RECIPE = "recipe.yaml"
@@ -20,14 +21,16 @@ RECIPE = "recipe.yaml"
 def unpack(directory: Path, output: Path) -> None:
     """Write to `output` what loads without this package as the same model that `directory` holds packed.
 
-    Raises ArtifactError when `directory` is no packed artifact or is damaged, or `output` exists or cannot be written.
+    Raises ArtifactError when `directory` is no packed artifact or is damaged, or `output` cannot be written or holds
+    anything but an artifact, which is replaced.
     """
     manifest = verify(directory)
     packed = FORMATS[manifest.format]
     if packed.unpacks_to is None:
         raise ArtifactError(f"{directory}: is a {manifest.format} artifact already; copy it as it is")
-    if output.exists():
-        raise ArtifactError(f"{output}: exists; write another path")
+    if output.resolve() == directory.resolve():
+        raise ArtifactError(f"{output}: is the packed artifact itself; write another path")
+    check_free(output)
     with building(output) as partial:
         unpacked, tensors = packed.unpack(directory, partial)
         for name in manifest.files:
@@ -56,4 +59,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(until_closed(lambda: main(sys.argv[1:])))

@@ -5,6 +5,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+PACKAGE = "# @package _global_"
+"""The first line of a recipe file, by which Hydra makes its keys those of the command."""
+
 
 def dump(values: Any) -> str:
     """Plain values as YAML text, keys in the order given."""

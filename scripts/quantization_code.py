@@ -13,6 +13,7 @@ from typing import Any
 
 import optimizer
 from optimizer.errors import OptimizerError
+from optimizer.processes.pipe import until_closed
 
 
 def apply_quantization(
@@ -103,4 +104,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(until_closed(main))

@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 from optimizer.errors import OptimizerError, RecipeError
+from optimizer.processes.pipe import until_closed
 
 
 def main() -> int:
@@ -61,4 +62,4 @@ def _named(words: list[str]) -> dict[str, Path]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(until_closed(main))

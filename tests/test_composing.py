@@ -80,3 +80,26 @@ def test_without_debug_an_error_is_one_line(words: list[str], optimizer: Callabl
     code, _, err = optimizer("recipe=no_such", *words)
     assert code == 2
     assert err.count("\n") == 1
+
+
+def test_what_a_stage_has_and_a_recipe_does_not_set_is_set_without_a_plus(team: Callable[..., dict[str, Any]]) -> None:
+    text = "defaults: [balanced, _self_]\nstages: {early: {stage: prune}}\n"
+    values = team(
+        text, "stages.prune.skip=[classifier.*]", "stages.early.pattern='2:4'", "search={trials: 3}", "search.by=grid"
+    )
+    assert values["stages"]["prune"]["skip"] == ["classifier.*"]
+    assert values["stages"]["early"] == {"stage": "prune", "pattern": "2:4"}
+    assert values["search"] == {"trials": 3, "by": "grid"}
+    found = compose(["-m", "recipe=compact", "stages.quantize.roles=[linear],[embedding]"])
+    assert [each["stages"]["quantize"]["roles"] for each in found] == [["linear"], ["embedding"]]
+    (values,) = compose(
+        ["recipe=compact", "format=openvino", "engine.precision=int8_weights", "data.calibration=a.txt"]
+    )
+    assert values["engine"] == {"precision": "int8_weights"}
+    (values,) = compose(["recipe=smallest", "search.by=grid"])
+    assert values["search"]["by"] == "grid"
+
+
+def test_a_misspelt_recipe_that_another_extends_is_named(team: Callable[..., dict[str, Any]]) -> None:
+    with pytest.raises(RecipeError, match=r"^recipe/ours: recipe: no recipe is called 'balansed'; did you mean 'balan"):
+        team("defaults: [balansed, _self_]\n")

@@ -13,8 +13,7 @@ import tiny
 import torch
 from command_line import rows
 
-import optimizer
-from optimizer import search
+from optimizer import compose, search
 from optimizer.errors import RecipeError
 from optimizer.formats import FORMATS
 from optimizer.launchers import LAUNCHERS
@@ -54,7 +53,7 @@ def composed(heading: str, name: str, command: str) -> dict[str, Any]:
     folder.mkdir(parents=True)
     (folder / f"{name}.yaml").write_text(example(heading, "yaml"))
     (arguments,) = re.findall(command, section(heading))
-    return optimizer.compose(*arguments.split())
+    return compose(*arguments.split())
 
 
 @pytest.fixture
@@ -92,10 +91,19 @@ def test_the_stage_of_the_readme_leaves_an_artifact_and_has_its_errors(tmp_path:
     tiny.optimize(original, tmp_path / "artifact", {"round": {"step": 0.25}, "cast": {}}, format="packed")
     with pytest.raises(RecipeError, match=r"stages\.round\.step: 0: input should be greater than 0"):
         parse({"stages": {"round": {"step": 0}}})
-    with pytest.raises(RecipeError, match=r"stages\.round: unknown key 'stp'; did you mean 'step'\?"):
+    with pytest.raises(RecipeError, match=r"stages\.round: unknown key 'stp'; did you mean 'stages\.round\.step'\?"):
         parse({"stages": {"round": {"stp": 1}}})
     with pytest.raises(RecipeError, match="round cannot follow quantize, which leaves integer codes"):
         parse({"stages": {"quantize": {"step": 0.25}, "round": {"step": 1}}})
+
+
+@pytest.mark.usefixtures("stage")
+def test_the_stage_of_the_readme_is_added_on_the_command_line_as_it_says() -> None:
+    (word,) = re.findall(r"`(\+stages\.round[^`]*)`", section("## Write a stage"))
+    recipe = parse(compose("recipe=fp16", word, "stages.round.skip=['*.query.weight']"))
+    assert [step.label for step in recipe.steps] == ["cast", "round"]
+    assert recipe.steps[1].stage.model_dump() == {"step": 0.01}
+    assert recipe.steps[1].routing.skip == ["*.query.weight"]
 
 
 def test_the_recipe_of_the_readme_is_a_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,11 +147,14 @@ def test_stages_are_changed_added_and_removed_as_it_says(
     words = re.search(r"`(stages\.prune\.amount=[^`]*)`,\s+`(\+stages\.again=[^`]*)`,\s+`(~stages\.prune)`", text)
     assert words
     tiny.save(tiny.bert(), tmp_path / "model")
-    for word in words.groups():
-        code, _, err = optimizer("recipe=pruned", "model.path=./model", "evaluation=none", word.replace("'", ""))
+    change, add, remove = (word.replace("'", "") for word in words.groups())
+    for word in (change, remove):
+        code, _, err = optimizer("recipe=pruned", "model.path=./model", "evaluation=none", word)
         assert code == 0, err
     stages = [(row["stages"], row["pruning_amount"]) for row in rows(tmp_path / "outputs")]
-    assert stages == [("prune cast", "0.5"), ("prune cast again", "0.3 0.1"), ("cast", "")]
+    assert stages == [("prune cast", "0.5"), ("cast", "")]
+    added = parse(compose("model.path=./model", add))  # to the default recipe
+    assert [step.label for step in added.steps] == ["again", "embeddings", "quantize", "cast"]
 
 
 def test_every_recipe_is_in_its_table() -> None:
@@ -161,6 +172,26 @@ def test_every_stage_is_in_its_table_with_every_setting() -> None:
 @pytest.mark.parametrize("name", [*ROLES, *Gates.model_fields, "only", "skip", "roles"])
 def test_roles_gates_and_routing_are_named(name: str) -> None:
     assert name in named(README)
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "the guide",
+        "knob",
+        "quick",
+        "full",
+        "evaluation.length",
+        "order-0 entropy",
+        "byte planes",
+        "dead zone",
+        "+",
+        "++",
+    ],
+)
+def test_its_own_words_are_explained(word: str) -> None:
+    explained = [line.split("|")[1] for line in section("### Words").splitlines() if line.startswith("| ")]
+    assert any(word in [each.strip(" `") for each in cell.split(",")] for cell in explained)
 
 
 def test_the_rows_table_has_every_column_and_no_other() -> None:

@@ -23,13 +23,18 @@ REFUSED: list[tuple[dict[Any, Any], str]] = [
     # unknown keys, at every level
     ({"stagse": {}}, "recipe: unknown key 'stagse'; did you mean 'stages'?"),
     ({7: 1}, "recipe: unknown key '7'; known: name, stages, format, "),
-    ({"model": {"paht": "x"}}, "model: unknown key 'paht'; did you mean 'path'?"),
-    ({"data": {"limti": 1}}, "data: unknown key 'limti'; did you mean 'limit'?"),
-    ({"evaluation": {"exmaples": 1}}, "evaluation: unknown key 'exmaples'; did you mean 'examples'?"),
-    ({"gates": {"agrement": 1}}, "gates: unknown key 'agrement'; did you mean 'agreement'?"),
-    (stages(prune={"amuont": 0.3}), "stages.prune: unknown key 'amuont'; did you mean 'amount'?"),
-    (stages(prune=PRUNE | {"onyl": ["x"]}), "stages.prune: unknown key 'onyl'; did you mean 'only'?"),
-    (stages(prune=PRUNE | {"zzz": 1}), "stages.prune: unknown key 'zzz'; known: stage, only, skip, roles, optional, "),
+    ({"model": {"paht": "x"}}, "model: unknown key 'paht'; did you mean 'model.path'?"),
+    ({"data": {"limti": 1}}, "data: unknown key 'limti'; did you mean 'data.limit'?"),
+    ({"evaluation": {"exmaples": 1}}, "evaluation: unknown key 'exmaples'; did you mean 'evaluation.examples'?"),
+    ({"gates": {"agrement": 1}}, "gates: unknown key 'agrement'; did you mean 'gates.agreement'?"),
+    (stages(prune={"amuont": 0.3}), "stages.prune: unknown key 'amuont'; did you mean 'stages.prune.amount'?"),
+    (stages(prune=PRUNE | {"onyl": ["x"]}), "stages.prune: unknown key 'onyl'; did you mean 'stages.prune.only'?"),
+    (stages(prune=PRUNE | {"zzz": 1}), "stages.prune: unknown key 'zzz'; known: stage, before, after, only, "),
+    # no such place
+    (stages(prune=PRUNE | {"before": "cats"}, cast={}), "stages.prune.before: there is no other stage 'cats'; did "),
+    (stages(prune=PRUNE | {"after": "prune"}), "stages.prune.after: there is no other stage 'prune'; there are none"),
+    (stages(prune=PRUNE | {"after": 1}, cast={}), "stages.prune.after: there is no other stage '1'; known: cast"),
+    (stages(prune=PRUNE | {"after": "a", "before": "b"}), "stages.prune: before and after exclude each other"),
     # unknown stages
     (stages(prnue=PRUNE), "stages.prnue: unknown stage 'prnue'; did you mean 'prune'?"),
     (stages(first={"stage": "zzz"}), "stages.first: unknown stage 'zzz'; known: "),
@@ -69,7 +74,7 @@ REFUSED: list[tuple[dict[Any, Any], str]] = [
     ({"evaluation": {"batch_size": 0}}, "evaluation.batch_size: 0: "),
     (
         {"evaluation": {"grid": {"batch_sizes": [1], "lengths": [8], "lenght": 8}}},
-        "evaluation.grid: unknown key 'lenght'; did you mean 'lengths'?",
+        "evaluation.grid: unknown key 'lenght'; did you mean 'evaluation.grid.lengths'?",
     ),
     ({"evaluation": {"grid": {"batch_sizes": [0], "lengths": [8]}}}, "evaluation.grid.batch_sizes.0: 0: input should"),
     ({"evaluation": {"grid": {"batch_sizes": [1], "lengths": []}}}, "evaluation.grid.lengths: []: list should have"),
@@ -101,6 +106,16 @@ REFUSED: list[tuple[dict[Any, Any], str]] = [
     ),
     (stages(cast={}, bitsandbytes={}), "stages.cast: compute: float32 does not hold beside bitsandbytes in "),
     (stages(bitsandbytes={}, cast={}), "stages.cast: compute: float32 does not hold beside bitsandbytes in "),
+    # what nobody has said
+    (
+        {"stages": None},
+        "stages: null; to leave the original as it is write recipe=baseline, or stages: {}",
+    ),
+    (
+        {"data": {"path": "texts.csv"}},
+        "model: data.path is given and no model; write model.path=DIR, or model.path=demo",
+    ),
+    ({"data": {"path": "texts.csv"}, "model": {"revision": "main"}}, "model: data.path is given and no model; "),
     # gates that this evaluation cannot judge
     (
         {"gates": {"agreement": 0.9}, "evaluation": {"examples": 0}},
@@ -198,12 +213,30 @@ def test_the_order_is_the_written_one() -> None:
     assert list(turned.values()["stages"]) == ["threshold", "prune"]
 
 
+@pytest.mark.parametrize(
+    ("place", "order"),
+    [
+        ({"before": "quantize"}, ["prune", "again", "quantize", "cast"]),
+        ({"after": "quantize"}, ["prune", "quantize", "again", "cast"]),
+        ({"before": "prune"}, ["again", "prune", "quantize", "cast"]),
+        ({"after": "cast", "before": None}, ["prune", "quantize", "cast", "again"]),
+    ],
+)
+def test_a_stage_stands_where_it_says(place: dict[str, Any], order: list[str]) -> None:
+    again = {"stage": "threshold", "value": 0.1, "roles": ["norm"]}
+    written = stages(prune=PRUNE, quantize={"bits": 8}, cast={}, again=again | place)
+    recipe = parse(written)
+    assert [step.label for step in recipe.steps] == order
+    in_order = written["stages"] | {"again": again}
+    assert recipe.values() == parse(stages(**{label: in_order[label] for label in order})).values()
+
+
 def test_a_stage_may_stand_twice_under_two_labels() -> None:
     recipe = parse(stages(prune=PRUNE, again={"stage": "prune", "amount": 0.5}))
     assert [(step.label, step.stage.kind) for step in recipe.steps] == [("prune", "prune"), ("again", "prune")]
 
 
-@pytest.mark.parametrize("key", ["stages", "format", "also_pt", "gates", "model", "data", "device", "threads", "seed"])
+@pytest.mark.parametrize("key", ["format", "also_pt", "gates", "model", "data", "device", "threads", "seed"])
 def test_null_means_the_default(key: str) -> None:
     assert parse({key: None}) == parse({})
 

@@ -58,14 +58,14 @@ def test_what_is_no_mapping_is_refused(values: object) -> None:
 
 
 def test_an_unknown_key_brings_the_nearest() -> None:
-    assert refusal({"needed": "x", "ratoi": 1}) == "outer: unknown key 'ratoi'; did you mean 'ratio'?"
+    assert refusal({"needed": "x", "ratoi": 1}) == "outer: unknown key 'ratoi'; did you mean 'outer.ratio'?"
     assert refusal({"needed": "x", "zzz": 1}) == "outer: unknown key 'zzz'; known: needed, ratio, inner"
     assert refusal({"needed": "x", 7: 1}) == "outer: unknown key '7'; known: needed, ratio, inner"
 
 
 def test_an_unknown_key_below_is_looked_for_where_it_stands() -> None:
     line = refusal({"needed": "x", "inner": {"widht": 2}})
-    assert line == "outer.inner: unknown key 'widht'; did you mean 'width'?"
+    assert line == "outer.inner: unknown key 'widht'; did you mean 'outer.inner.width'?"
 
 
 def test_out_of_range_below_names_the_whole_path() -> None:
@@ -89,4 +89,4 @@ def test_a_multi_line_value_stays_on_one_line() -> None:
 def test_nearest() -> None:
     assert nearest("prnue", ["prune", "cast"]) == "did you mean 'prune'?"
     assert nearest("zzz", ["prune", "cast"]) == "known: prune, cast"
-    assert nearest("zzz", []) == "known: none"
+    assert nearest("zzz", []) == "there are none"

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from optimizer.artifact.exchange import put_in_place, recover
+from optimizer.manifest import read_manifest
 from optimizer.errors import ArtifactError
 
 
@@ -45,3 +46,13 @@ def _what_failed(error: OSError, source: Path | None, place: Path) -> str:
         if file.is_relative_to(source) and not ours:
             return f"{file}: cannot be read ({reason})"
     return f"{place}: cannot be written ({reason})"
+
+
+def check_free(place: Path) -> None:
+    """Raise ArtifactError where a path holds anything but an artifact, which may be replaced, or an empty folder."""
+    if not place.exists() or (place.is_dir() and not any(place.iterdir())):
+        return
+    try:
+        read_manifest(place)
+    except ArtifactError:
+        raise ArtifactError(f"{place}: exists and is no artifact of this program; write another path") from None

@@ -10,6 +10,7 @@ from optimizer.files import replacing
 from optimizer.formats import FORMATS
 from optimizer.manifest import CARD, Manifest
 from optimizer.rows.row import Row, columns
+from optimizer.stages import STAGES
 from optimizer.stages.untouched import Remainder
 from optimizer.yaml import dump
 
@@ -56,7 +57,7 @@ import optimizer
 model = optimizer.load("THIS DIRECTORY")
 ```
 
-{FORMATS[manifest.format].how_to_load}
+{FORMATS[manifest.format].how_to_load}{_needs(manifest, recipe)}
 
 ## Recipe
 
@@ -70,6 +71,16 @@ model = optimizer.load("THIS DIRECTORY")
 {_left_alone(alone)}
 Versions: {versions}.
 """
+
+
+def _needs(manifest: Manifest, recipe: Mapping[str, Any]) -> str:
+    """The packages that the codes of its stages are for, where the format keeps these as they are."""
+    kinds = (STAGES.get(stage["stage"]) for stage in recipe["stages"].values())
+    packages = dict.fromkeys(package for kind in kinds if kind for package in kind.packages)
+    if not packages or not FORMATS[manifest.format].holds_weights:
+        return ""
+    unpacked = ", unpacked too" if FORMATS[manifest.format].unpacks_to else ""
+    return f"\nIt needs {' and '.join(packages)} wherever it is loaded{unpacked}: `pip install {' '.join(packages)}`."
 
 
 def _table(figures: Row | None) -> str:

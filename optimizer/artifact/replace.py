@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from optimizer.artifact.building import check_free
 from optimizer.artifact.exchange import kept_name, recover
 from optimizer.artifact.write import write
 from optimizer.errors import ArtifactError
-from optimizer.manifest import read_manifest
 from optimizer.model.checkpoint import open_checkpoint
 from optimizer.model.locate import locate
 from optimizer.recipe import Recipe
@@ -19,12 +19,14 @@ def optimize_to(recipe: Recipe, output: Path | None, say: Callable[[str], None])
     holds anything but an artifact.
     """
     place = Path(output or recipe.model.path).expanduser().resolve()
+    if not place.name:
+        raise ArtifactError(f"{place}: is the root of the file system; write a folder below it")
     if recovered := recover(place):
         say(recovered)
     original = locate(recipe.model)
     keep = kept_name(place) if place == original.directory else None
     if keep is None:
-        _check_free(place)
+        check_free(place)
     checkpoint = open_checkpoint(original.directory)
     staged = recipe.staged(checkpoint, original.name, say)
     alone = recipe.remainder(checkpoint.outline)
@@ -32,12 +34,3 @@ def optimize_to(recipe: Recipe, output: Path | None, say: Callable[[str], None])
     if keep:
         say(f"the original is kept as {keep}")
     return place
-
-
-def _check_free(place: Path) -> None:
-    if not place.exists() or (place.is_dir() and not any(place.iterdir())):
-        return
-    try:
-        read_manifest(place)
-    except ArtifactError:
-        raise ArtifactError(f"{place}: exists and is no artifact of this program; write another path") from None

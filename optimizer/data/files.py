@@ -91,7 +91,8 @@ def why_no_file(path: Path) -> str:
     close = difflib.get_close_matches(path.name, names, n=3)
     if close:
         return f"does not exist; did you mean {' or '.join(repr(name) for name in close)}?"
-    return f"does not exist; {nearest(path.name, names[:10])}"
+    tail = nearest(path.name, names[:10]) if names else "there are no texts beside it"
+    return f"does not exist; {tail}"
 
 
 def _open(path: Path, newline: str | None = None) -> TextIO:

@@ -22,6 +22,9 @@ Label = str | int
 
 _MISSING = (None, "")
 _AUTO = "auto"
+_LABEL = "label"
+OURS = (_AUTO, "demo", "builtin")
+"""The values of `path` that name no file."""
 _SHIPPED = {"demo": demo.TEXTS, "builtin": demo.SENTENCES}
 
 
@@ -30,7 +33,8 @@ class DataSettings(Settings):
 
     Files are jsonl, json (a list of objects), csv, tsv and txt, each also gzipped, and parquet. A dataset is
     `organization/name` or `organization/name@revision`; of it `split` is read, in the configuration `config`.
-    `text` names the column of texts, or two columns for pairs; `label` the column of labels, if there is one.
+    `text` names the column of texts, or two columns for pairs; `label` the column of labels, which must be there if
+    it is named otherwise than by default, unless that is empty.
     `limit` keeps only the first texts. `calibration` is another such path, of texts in the same columns and without
     labels, for what looks at the model's behaviour, `calibration_split` the split of it if it is a dataset; without it,
     that takes a part of these, on which nothing is then measured.
@@ -38,7 +42,7 @@ class DataSettings(Settings):
 
     path: str = "auto"
     text: str | list[str] = "text"
-    label: str = "label"
+    label: str = _LABEL
     limit: int | None = Field(default=None, ge=1)
     calibration: str | None = None
     split: str | None = None
@@ -95,7 +99,7 @@ def read(settings: DataSettings, *, is_demo: bool, key: str = "data.path") -> Te
     if not rows:
         raise DataError(f"{found.place}: holds no texts")
     texts = tuple(_text(row, settings.text) for row in rows)
-    labels = _labels(rows, settings.label)
+    labels = _labels(rows, settings.label, found.place)
     calibration = None if settings.calibration is None else _lasting(settings.calibration)
     source = settings.model_copy(update={"path": _lasting(found.path), "calibration": calibration})
     classes = found.classes.get(settings.label, ())
@@ -191,7 +195,14 @@ def _field(row: Row, column: str) -> str:
     return text
 
 
-def _labels(rows: list[Row], column: str) -> tuple[Label, ...] | None:
+def _labels(rows: list[Row], column: str, path: str) -> tuple[Label, ...] | None:
+    """The labels, None without any: the column of the default name may be absent, one that was named may not."""
+    if column not in ("", _LABEL) and not any(column in row.values for row in rows):
+        columns = dict.fromkeys(str(name) for row in rows for name in row.values)
+        raise DataError(
+            f"{path}: has no column '{column}' (columns: {', '.join(columns)}); write data.label=COLUMN, or "
+            f"data.label='' to go without; {nearest(column, columns)}"
+        )
     labels = [row.values.get(column) for row in rows]
     if all(label in _MISSING for label in labels):
         return None

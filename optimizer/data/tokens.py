@@ -2,7 +2,7 @@
 
 import inspect
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
 from typing import Any
@@ -40,14 +40,28 @@ class TokenInputs:
 
     def examples(self, count: int | None) -> dict[int, Example]:
         """A seeded sample of `count` texts, or all, by their position; texts without a token are left out."""
-        chosen: Sequence[int] = range(len(self.texts.texts))
-        if count is not None and count < len(chosen):
-            chosen = sorted(random.Random(self.seed).sample(chosen, count))
+        chosen = self._chosen(count)
         encoded = self._encode([self.texts.texts[index] for index in chosen], self.length)
         examples = {index: example for index, example in zip(chosen, encoded, strict=True) if len(example["input_ids"])}
         if not examples:
             raise EvaluationError(f"{self.data}: no text has a token")
         return examples
+
+    def blank(self, count: int | None, examples: Mapping[int, Example]) -> int:
+        """How many of the texts that `examples(count)` were made of say nothing."""
+        return sum(index not in examples or _is_blank(self.texts.texts[index]) for index in self._chosen(count))
+
+    def cut(self, examples: Mapping[int, Example]) -> int:
+        """How many of these examples are less than their text."""
+        full = [index for index, example in examples.items() if len(example["input_ids"]) >= self.length]
+        whole = self._encode([self.texts.texts[index] for index in full], None) if full else []
+        return sum(len(example["input_ids"]) > self.length for example in whole)
+
+    def _chosen(self, count: int | None) -> Sequence[int]:
+        every = range(len(self.texts.texts))
+        if count is None or count >= len(every):
+            return every
+        return sorted(random.Random(self.seed).sample(every, count))
 
     def block(self, batch_size: int, length: int) -> dict[str, Tensor]:
         """One batch of running text, `[batch_size, length]` tokens without padding; less where the model takes less."""
@@ -61,10 +75,10 @@ class TokenInputs:
         block = {name: torch.stack([row[name][:shortest] for row in rows]) for name in rows[0]}
         return block | {"attention_mask": torch.ones_like(block["input_ids"])}
 
-    def _encode(self, texts: Sequence[Text], length: int) -> list[Example]:
+    def _encode(self, texts: Sequence[Text], length: int | None) -> list[Example]:
         first = [text if isinstance(text, str) else text[0] for text in texts]
         second = [text[1] for text in texts if not isinstance(text, str)]
-        encoded = self.tokenizer(first, second or None, truncation=True, max_length=length, padding=False)
+        encoded = self.tokenizer(first, second or None, truncation=length is not None, max_length=length, padding=False)
         return [
             {name: torch.tensor(encoded[name][index], dtype=torch.long) for name in self.names if name in encoded}
             for index in range(len(texts))
@@ -82,6 +96,10 @@ def token_inputs(texts: Texts, tokenizer: PreTrainedTokenizerBase, model: Any, s
         pad_id=pad_id(tokenizer, model.config.get_text_config()),
         seed=seed,
     )
+
+
+def _is_blank(text: Text) -> bool:
+    return not (text if isinstance(text, str) else "".join(text)).strip()
 
 
 def _running(texts: list[str], start: int, characters: int) -> str:

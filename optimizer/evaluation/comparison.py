@@ -14,6 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from optimizer.data.texts import Texts, check_labels
+from optimizer.data.tokens import TokenInputs
 from optimizer.errors import EvaluationError
 from optimizer.evaluation.cache import Recorder, recorded
 from optimizer.evaluation.inputs import Batch, Inputs, alike, batches
@@ -22,6 +23,7 @@ from optimizer.evaluation.models import Side
 from optimizer.evaluation.predict import (
     Prediction,
     answers_words,
+    counted,
     decision,
     logits_per_token,
     next_tokens,
@@ -65,7 +67,12 @@ def compare(job: Job, texts: Texts, original: Side, artifact: Side) -> Figures:
     for whose, positions in broken.items():
         if positions:
             raise EvaluationError(_nan(whose, positions, len(examples), asked.data))
-    return {"data": asked.data, **tally.figures()}
+    rows = counted(job.task)
+    what = "inputs" if rows == "texts" and asked.data == "random" else rows
+    figures: Figures = {"data": asked.data, "counted": what, **tally.figures()}
+    if isinstance(asked, TokenInputs):
+        figures |= {"texts_cut": asked.cut(examples), "texts_blank": asked.blank(job.settings.examples, examples)}
+    return figures
 
 
 def _without_an_answer(batch: Batch, logits: Tensor, valid: Tensor | None) -> list[int]:

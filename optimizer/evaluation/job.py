@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -12,6 +12,8 @@ from optimizer.errors import DataError
 from optimizer.model.task import Task
 from optimizer.processes.cores import cores
 from optimizer.settings import Settings
+
+_QUICK_EXAMPLES, _QUICK_REPETITIONS = 256, 3  # of conf/evaluation/quick.yaml
 
 
 class Grid(Settings):
@@ -41,6 +43,14 @@ class EvaluationSettings(Settings):
         if (self.grid or self.stream) and not self.repetitions:
             raise ValueError("grid and stream are timed, which repetitions: 0 forbids; write repetitions: 10")
         return self
+
+    @property
+    def extent(self) -> Literal["quick", "full"] | None:
+        """Whether so little is asked for that nobody should rely on it; None where nothing is."""
+        if self.examples == 0 and self.repetitions == 0:
+            return None
+        few_examples = self.examples is not None and 0 < self.examples <= _QUICK_EXAMPLES
+        return "quick" if few_examples or 0 < self.repetitions <= _QUICK_REPETITIONS else "full"
 
     def values(self) -> dict[str, Any]:
         """The keys of a recipe file; those that came later only where they are set, so that no run id follows them."""

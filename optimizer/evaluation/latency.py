@@ -20,6 +20,9 @@ from optimizer.evaluation.tally import Figures
 _MILLISECONDS = 1e3
 _RESAMPLES = 2000
 _CONFIDENCE = 0.95
+_NARROW = 0.1  # of the speedup: how wide its interval may be
+_SECONDS_EACH = 1.0  # for each repetition asked for: how long an interval is narrowed
+_MOST_PAIRS = 500
 
 Pass = Callable[[], None]
 
@@ -82,17 +85,29 @@ def measure_cells(cells: Sequence[Cell], settings: EvaluationSettings) -> Figure
 def measure(original: Pass, artifact: Pass, settings: EvaluationSettings) -> dict[str, float | int | str | None]:
     """The row's latencies in milliseconds, and the ratio of their medians with the interval that it lies in.
 
-    The two take turns, and take turns in who goes first, so that a machine that slows down slows down both.
+    The two take turns, and take turns in who goes first, so that a machine that slows down slows down both. After the
+    repetitions asked for they go on until the interval is narrow, but no longer than a second for each of these.
     """
     times: tuple[list[float], list[float]] = ([], [])
-    for repetition in trange(
-        settings.warmup + settings.repetitions, desc="latency", unit="run", leave=False, disable=None
-    ):
+
+    def repeat(repetition: int) -> None:
         taken = _in_turns(original, artifact, repetition)
         if repetition >= settings.warmup:
             for side, seconds in zip(times, taken, strict=True):
                 side.append(seconds * _MILLISECONDS)
+
+    latest = time.perf_counter() + _SECONDS_EACH * settings.repetitions
+    done = settings.warmup + settings.repetitions
+    for repetition in trange(done, desc="latency", unit="run", leave=False, disable=None):
+        repeat(repetition)
     low, high = speedup_interval(*times)
+    while high - low > _NARROW * low and time.perf_counter() < latest and len(times[0]) < _MOST_PAIRS:
+        for repetition in range(done, done + max(1, len(times[0]) // 2)):
+            repeat(repetition)
+            done += 1
+            if time.perf_counter() >= latest:
+                break
+        low, high = speedup_interval(*times)
     return {
         "latency_ms_p50": statistics.median(times[1]),
         "latency_ms_p95": float(np.percentile(times[1], 95)),

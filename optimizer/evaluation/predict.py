@@ -47,6 +47,11 @@ def answers_words(task: Task) -> bool:
     return _KINDS[task].words
 
 
+def counted(task: Task) -> str:
+    """What the rows of a model's answers are, in one word: texts, tokens, images, sounds."""
+    return _KINDS[task].rows
+
+
 def logits_per_token(task: Task, config: Any) -> int:
     """How many logits a model gives for each token of its input."""
     vocabulary: int = config.get_text_config().vocab_size if answers_words(task) else 1
@@ -152,11 +157,15 @@ def _with_decoder(inputs: Tensors) -> Tensors:
 
 @dataclass(frozen=True)
 class _Kind:
-    """How the models of a task answer; the fields are the functions above of the same name, `ask` is `predict`'s."""
+    """How the models of a task answer; the fields are the functions above of the same name, `ask` is `predict`'s.
+
+    `rows` is what those of an answer are.
+    """
 
     ask: Callable[[Any, Tensors, Tensor | None], Prediction]
     decide: Callable[[Any], Decision] = lambda config: "class"
     words: bool = False
+    rows: str = "texts"
     valid: Callable[[Tensors], Tensor | None] = lambda inputs: None
     next_tokens: Callable[[Tensors], Tensor | None] = lambda inputs: None
     complete: Callable[[Tensors], Tensors] = lambda inputs: inputs
@@ -164,12 +173,12 @@ class _Kind:
 
 _KINDS: dict[Task, _Kind] = {
     "sequence-classification": _Kind(_of_text, problem_of),
-    "image-classification": _Kind(_of_text, problem_of),
-    "audio-classification": _Kind(_of_text, problem_of),
-    "token-classification": _Kind(_of_tokens),
+    "image-classification": _Kind(_of_text, problem_of, rows="images"),
+    "audio-classification": _Kind(_of_text, problem_of, rows="sounds"),
+    "token-classification": _Kind(_of_tokens, rows="tokens"),
     "question-answering": _Kind(_of_spans, valid=_span_tokens),
-    "masked-lm": _Kind(_of_tokens, words=True),
-    "causal-lm": _Kind(_of_tokens, words=True, next_tokens=_following),
-    "seq2seq-lm": _Kind(_generated, words=True, complete=_with_decoder),
+    "masked-lm": _Kind(_of_tokens, words=True, rows="tokens"),
+    "causal-lm": _Kind(_of_tokens, words=True, rows="tokens", next_tokens=_following),
+    "seq2seq-lm": _Kind(_generated, words=True, rows="tokens", complete=_with_decoder),
     "encoder": _Kind(_pooled, lambda config: "vector"),
 }

@@ -31,7 +31,7 @@ class Packed(Safetensors):
     how_to_load = (
         "The format is `packed`: `from_pretrained` loads it as well, after `import optimizer`, and fails without it.\n"
         "Never give it `ignore_mismatched_sizes=True`, which without that import would load random weights.\n"
-        "`python -m optimizer.unpack THIS_DIRECTORY OUT` writes one that needs no package."
+        "`python -m optimizer.unpack THIS_DIRECTORY OUT` writes one that loads without this package."
     )
     casts = True
     unpacks_to: str | None = "dense"

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from optimizer.errors import ArtifactError, RecipeError, nearest
+from optimizer.errors import ArtifactError, ModelError, RecipeError, nearest
 from optimizer.integrity import check_files
 from optimizer.loading import dense, graphs, packed
 from optimizer.manifest import find_manifest, read_manifest
@@ -36,6 +36,8 @@ def load(directory: str | Path, *, verify: Extent = "loaded", **options: Any) ->
     if verify not in get_args(Extent):
         raise RecipeError(f"verify: {verify!r}: is none of {', '.join(get_args(Extent))}; write verify='full'")
     place, full = Path(directory), verify == "full"
+    if not place.is_dir():
+        raise ModelError(f"{directory}: is no directory; give that of an artifact, or of a model")
     if manifest := read_manifest(place) if full else find_manifest(place):
         check_files(place, manifest, every=full)
     return _LOADERS[format_name(place)](place, **options)

@@ -161,7 +161,7 @@ def read_config(directory: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise ModelError(f"{directory}: holds no config.json; give the directory that save_pretrained wrote") from None
     except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: {error}") from None
+        raise ModelError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
     if not isinstance(values, dict):
         raise ModelError(f"{path}: expected a JSON object")
     return values

@@ -15,6 +15,7 @@ from optimizer.settings import Settings, nearest
 
 DEMO = "demo"
 _SNAPSHOTS = "snapshots"  # the folder of commits in huggingface_hub's cache
+_MOST_NAMED = 20
 _FILES = ["*.json", "*.safetensors", "pytorch_model*.bin", "*.txt", "*.model", "*.md", "*.jinja", "LICENSE*"]
 
 
@@ -115,5 +116,5 @@ def _near(directory: Path) -> str:
     parent = directory.parent
     if not parent.is_dir():
         return f"nor is '{parent}'"
-    folders = [path.name for path in sorted(parent.iterdir()) if path.is_dir() and not path.name.startswith(".")]
-    return nearest(directory.name, folders[:20])
+    models = sorted(path.parent.name for path in parent.glob("*/config.json"))
+    return nearest(directory.name, models[:_MOST_NAMED]) if models else f"'{parent}' holds no model"

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from optimizer.errors import ArtifactError, OptimizerError, RecipeError
+from optimizer.processes.pipe import until_closed
 from optimizer.rows import store
 
 _USAGE = (
@@ -46,4 +47,4 @@ def _report(out: Path) -> Path:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(until_closed(lambda: main(sys.argv[1:])))

@@ -24,7 +24,7 @@ def agreement(runs: Sequence[Run], drawn: Sequence[Run], what: str) -> str:
 
 def latency(runs: Sequence[Run], drawn: Sequence[Run]) -> str:
     """How many of the runs are in the plot of size against latency, and how many are slower than their original."""
-    words = f"Size against latency: {_count(runs, drawn)}"
+    words = f"Size against latency beside the original's, measured in turns: {_count(runs, drawn)}"
     slower = sum(run.is_slower for run in drawn)
     return f"{words} {slower} of them {'is' if slower == 1 else 'are'} slower than the original."
 

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from optimizer.report.figures import figure, interval
-from optimizer.report.runs import Run, printable
+from optimizer.report.figures import figure, interval, printable
+from optimizer.report.runs import Run
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
 """The figures of a row as texts, the same on the screen, on the page and in Markdown."""
 
 import math
+from typing import Any
 
-from optimizer.rows.row import Row
+from optimizer.rows.row import Row, is_as_fast
 
 MEGABYTE = 1e6
 _PATTERNS = {
@@ -25,7 +26,10 @@ def figure(row: Row, column: str) -> str:
     value = getattr(row, column)
     if value is None:
         return ""
-    return megabytes(value) if column == "artifact_bytes" else _PATTERNS[column].format(value)
+    if column == "artifact_bytes":
+        return megabytes(value)
+    text = _PATTERNS[column].format(value)
+    return f"{text}, as fast" if column == "speedup" and is_as_fast(row) else text
 
 
 def interval(row: Row) -> str:
@@ -39,3 +43,9 @@ def interval(row: Row) -> str:
 def megabytes(size: float) -> str:
     """Bytes as megabytes, without the unit."""
     return f"{size / MEGABYTE:.2f}"
+
+
+def printable(value: Any) -> str:
+    """A value as text on one line that any file and any font's machinery takes; empty for None."""
+    text = "" if value is None else str(value)
+    return " ".join("".join(character if character.isprintable() else " " for character in text).split())

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 from optimizer.report import columns
 from optimizer.report.columns import Column
-from optimizer.report.runs import Run, printable
+from optimizer.report.figures import printable
+from optimizer.report.runs import Run
 
 _COLUMNS = (
     columns.MODEL,
@@ -42,6 +43,8 @@ def _line(cells: Sequence[str]) -> str:
 
 def _cell(column: Column, run: Run) -> str:
     text = _plain(column.text(run))
+    if column is columns.CLOSENESS and run.agrees_little:
+        return f"{text} (low)"
     return f"{text} (slower)" if column is columns.SPEEDUP and run.is_slower else text
 
 

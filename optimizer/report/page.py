@@ -15,8 +15,9 @@ from markupsafe import Markup
 from optimizer.errors import ArtifactError
 from optimizer.files import replacing
 from optimizer.report import columns, grid
+from optimizer.report.figures import printable
 from optimizer.report.markdown import markdown
-from optimizer.report.runs import Run, printable, runs
+from optimizer.report.runs import Run, runs
 from optimizer.report.table import remarks_on_data
 from optimizer.rows.row import COLUMNS, STATUSES, Row
 
@@ -54,7 +55,7 @@ def _page(found: Sequence[Run], drawn: Mapping[str, Any], said: Sequence[str]) -
         headline=_headline(found),
         counts=_counts(found),
         remarks=said,
-        best=_best(found),
+        smallest=_smallest(found),
         plots={name: (Markup(plot.svg), plot.words) for name, plot in drawn.items()},
         columns=columns.worth_showing(found),
         column=columns,
@@ -96,14 +97,14 @@ def _remarks(found: Sequence[Run]) -> list[str]:
     return remarks + remarks_on_data([run.row for run in found])
 
 
-def _best(found: Sequence[Run]) -> dict[str, Run | None]:
+def _smallest(found: Sequence[Run]) -> dict[str, Run | None]:
     """The smallest good run of each model, the closer one where two are equally small; None where no run is good."""
-    best: dict[str, Run | None] = dict.fromkeys(sorted({run.model for run in found}))
+    smallest: dict[str, Run | None] = dict.fromkeys(sorted({run.model for run in found}))
     good = [run for run in found if run.row.status == "ok" and run.figure("artifact_bytes") is not None]
     for run in sorted(good, key=lambda run: (run.row.artifact_bytes or 0, -(run.closeness or 0), run.name)):
-        if best[run.model] is None:
-            best[run.model] = run
-    return best
+        if smallest[run.model] is None:
+            smallest[run.model] = run
+    return smallest
 
 
 def _environments(found: Sequence[Run]) -> dict[tuple[str, ...], int]:

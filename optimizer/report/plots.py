@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from itertools import groupby
-from statistics import median
 from typing import Any
 
 import matplotlib
@@ -80,7 +79,7 @@ class _Point:
 
 def size_agreement(runs: Sequence[Run]) -> Plot | None:
     """How close each run is to its original at which size, with 95 % intervals and the front; None without a figure."""
-    points = _points(runs, lambda run: run.closeness, ("agreement_low", "agreement_high"))
+    points = _points(runs, lambda run: run.closeness, lambda run: _ends(run, "agreement"))
     if not points:
         return None
     models = _models(points)
@@ -99,36 +98,51 @@ def size_agreement(runs: Sequence[Run]) -> Plot | None:
 
 
 def size_latency(runs: Sequence[Run]) -> Plot | None:
-    """How long a batch takes each run at which size, with a line for each original; None without a figure."""
-    points = _points(runs, lambda run: run.figure("latency_ms_p50"), None)
+    """How long each run takes beside its own original, measured in turns with it, at which size; None without a figure.
+
+    Milliseconds of different moments do not compare.
+    """
+    points = _points(runs, lambda run: _inverse(run.figure("speedup")), _latency_ends)
     if not points:
         return None
     models = _models(points)
-    originals = {model: _original_latency(points, model) for model in models}
-    with _axes("milliseconds for a batch, median") as (figure, axes):
-        known = [latency for latency in originals.values() if latency is not None]
-        _limit(axes, points, least=0.1, further=known)
-        for model, latency in originals.items():
-            if latency is not None:
-                axes.axhline(latency, color=_colour(models, model), linestyle=_DASHES, linewidth=1, zorder=1)
+    with _axes("latency, share of the original's") as (figure, axes):
+        _limit(axes, points, least=0.1, further=[1])
+        axes.axhline(1, color=_MUTED, linestyle=_DASHES, linewidth=1, zorder=1)
+        _draw_intervals(axes, points, models)
         _draw_points(axes, points, models, rings=False)
-        line = Line2D([], [], color=_MUTED, linestyle=_DASHES, linewidth=1)
-        _finish(figure, axes, points, models, [(line, "the original")])
+        bar = Line2D([], [], color=_MUTED, markeredgewidth=1.4, marker="|", markersize=9, linestyle="")
+        key = Line2D([], [], color=_MUTED, linestyle=_DASHES, linewidth=1)
+        _finish(figure, axes, points, models, [(key, "the original"), (bar, "95 % interval")])
         return _plot(figure, "size_latency", points, captions.latency(runs, _runs(points)))
 
 
 def _points(
-    runs: Sequence[Run], height: Callable[[Run], float | None], ends: tuple[str, str] | None
+    runs: Sequence[Run],
+    height: Callable[[Run], float | None],
+    ends: Callable[[Run], tuple[float | None, float | None]],
 ) -> Sequence[_Point]:
     """The runs that have both figures, failed ones left out, those at the same place together."""
     places: dict[tuple[Any, ...], list[Run]] = defaultdict(list)
     for run in runs:
         x, y = run.figure("size_ratio"), height(run)
         if run.row.status != "failed" and x is not None and y is not None:
-            measured = [run.figure(end) for end in ends or ()]
-            low, high = (y if end is None else end for end in measured or (y, y))
+            low, high = (y if end is None else end for end in ends(run))
             places[run.model, run.row.status, x, y, low, high].append(run)
     return [_Point(there, *place[2:]) for place, there in places.items()]
+
+
+def _ends(run: Run, column: str) -> tuple[float | None, float | None]:
+    return run.figure(f"{column}_low"), run.figure(f"{column}_high")
+
+
+def _latency_ends(run: Run) -> tuple[float | None, float | None]:
+    low, high = _ends(run, "speedup")
+    return _inverse(high), _inverse(low)
+
+
+def _inverse(value: float | None) -> float | None:
+    return 1 / value if value is not None and value > 0 else None
 
 
 def _runs(points: Sequence[_Point]) -> list[Run]:
@@ -267,13 +281,6 @@ def _key(marker: str, colour: str, *, hollow: bool = False) -> Line2D:
 
 def _labelled(point: _Point) -> labels.Labelled:
     return labels.Labelled(point.x, point.y, point.low, point.high, point.label)
-
-
-def _original_latency(points: Sequence[_Point], model: str) -> float | None:
-    """The median of what the original took beside each of its runs."""
-    measured = [run.figure("original_latency_ms_p50") for run in _runs(points) if run.model == model]
-    known = [latency for latency in measured if latency is not None]
-    return median(known) if known else None
 
 
 def _plot(figure: Figure, name: str, points: Sequence[_Point], words: str) -> Plot:

@@ -1,20 +1,21 @@
 """Rows as the report needs them: with their recipe, what sets them apart, and whether another row beats them."""
 
 import math
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
+from optimizer.report.differences import differences, settings
+from optimizer.report.figures import printable
 from optimizer.rows.front import front, quality
 from optimizer.rows.row import Row, is_slower, rank
 from optimizer.rows.store import run_directory
 from optimizer.yaml import load
 
+_LITTLE = 0.95  # agreement, or cosine similarity
 _LONGEST_LABEL = 30  # characters that fit beside a point
 
 
@@ -70,6 +71,11 @@ class Run:
         """Whether it was measured to be slower than its original, beyond the noise."""
         return is_slower(self.row)
 
+    @property
+    def agrees_little(self) -> bool:
+        """Whether it answers more than one example in twenty otherwise than its original."""
+        return self.closeness is not None and self.closeness < _LITTLE
+
     def figure(self, column: str) -> float | None:
         """A figure of the row; None if it was not measured or is no finite number."""
         value = getattr(self.row, column)
@@ -82,18 +88,12 @@ def runs(rows: Iterable[Row], out: Path) -> list[Run]:
     best = {id(row) for row in front(ordered)}
     paths = [run_directory(out, row.run_id) / "recipe.yaml" for row in ordered]
     texts = [_text(path) for path in paths]
-    settings = [None if text is None else _settings(path) for path, text in zip(paths, texts, strict=True)]
-    apart = _differences(ordered, settings)
+    known = [None if text is None else _settings(path) for path, text in zip(paths, texts, strict=True)]
+    apart = differences([(row.recipe, row.model) for row in ordered], known)
     return [
         Run(row, number, text, differs, id(row) in best)
         for number, (row, text, differs) in enumerate(zip(ordered, texts, apart, strict=True))
     ]
-
-
-def printable(value: Any) -> str:
-    """A value as text on one line that any file and any font's machinery takes; empty for None."""
-    text = "" if value is None else str(value)
-    return " ".join("".join(character if character.isprintable() else " " for character in text).split())
 
 
 def shortened(text: str) -> str:
@@ -109,49 +109,8 @@ def _text(path: Path) -> str | None:
 
 
 def _settings(path: Path) -> dict[str, str] | None:
-    """The settings of a recipe by dotted name, with the order of the stages as one more; None for what is no recipe."""
+    """The settings of a recipe file by dotted name; None for what is no recipe."""
     try:
-        values = load(path)
+        return settings(load(path))
     except (OSError, ValueError, AssertionError, YAMLError, OmegaConfBaseException):
         return None
-    stages = values.get("stages")
-    order = {"stages": " ".join(map(str, stages))} if isinstance(stages, dict) else {}
-    return order | {name: _plain(value) for name, value in _flat(values)}
-
-
-def _flat(values: Mapping[Any, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def _plain(value: Any) -> str:
-    """A value as it would be written on the command line."""
-    if isinstance(value, bool) or value is None:
-        return {True: "true", False: "false", None: "null"}[value]
-    if isinstance(value, list):
-        return f"[{', '.join(map(_plain, value))}]"
-    return printable(value)
-
-
-def _differences(rows: Sequence[Row], settings: Sequence[dict[str, str] | None]) -> list[dict[str, str]]:
-    """For each row the settings that vary among the rows of its recipe and model.
-
-    A setting that a run does not have is left out: `stages`, their order, tells which stages it lacks.
-    """
-    groups: dict[tuple[Any, Any], list[dict[str, str]]] = defaultdict(list)
-    for row, known in zip(rows, settings, strict=True):
-        if known is not None:
-            groups[row.recipe, row.model].append(known)
-    varying = {key: _varying(group) for key, group in groups.items()}
-    return [
-        {name: known[name] for name in varying[row.recipe, row.model] if name in known} if known else {}
-        for row, known in zip(rows, settings, strict=True)
-    ]
-
-
-def _varying(group: Sequence[Mapping[str, str]]) -> list[str]:
-    names = dict.fromkeys(name for known in group for name in known)
-    return [name for name in names if len({known.get(name) for known in group}) > 1]

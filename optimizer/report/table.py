@@ -1,18 +1,17 @@
 """The table on the screen after a run or a sweep, and what has to be said about it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from optimizer.report.figures import figure, interval
+from optimizer.report.screen import Screen
 from optimizer.rows.row import Row, is_slower, rank
 from optimizer.rows.store import CSV_FILE
 
 _WIDE_INTERVAL = 0.02
 _PLAINLY_MORE = 1.1  # times: below it one digit would say 1.0
-NARROWEST = 140  # columns, else figures would be cut
 
 
 def show(rows: list[Row], out: Path | None = None) -> None:
@@ -20,15 +19,14 @@ def show(rows: list[Row], out: Path | None = None) -> None:
 
     `out` is the folder that their artifacts are relative to.
     """
-    console = Console(soft_wrap=True, highlight=False)
-    console.width = max(console.width, NARROWEST)
+    console = Screen()
     ordered = sorted(rows, key=rank)
     table = Table(box=None, pad_edge=False, header_style="bold")
     asked = [column for column in _ASKED if len({getattr(row, column) for row in rows}) > 1]
     for name in (*_LEFT, *asked):
         table.add_column(name, no_wrap=True)
     for name in _RIGHT:
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(name.format(counted=counted(rows)), justify="right", no_wrap=True)
     for row in ordered:
         known = (_text(getattr(row, column)) for column in asked)
         table.add_row(row.run_id, row.status, *known, *(text(row) for text in _RIGHT.values()))
@@ -49,10 +47,16 @@ _RIGHT: dict[str, Callable[[Row], str]] = {
     "size": lambda row: figure(row, "size_ratio"),
     "agreement": lambda row: figure(row, "agreement"),
     "95 % interval": interval,
-    "texts": lambda row: figure(row, "examples"),
+    "{counted}": lambda row: figure(row, "examples"),
     "speed-up": lambda row: figure(row, "speedup"),
     "ms": lambda row: figure(row, "latency_ms_p50"),
 }
+
+
+def counted(rows: Sequence[Row]) -> str:
+    """What the examples of these rows are, in one word."""
+    found = {row.counted or "texts" for row in rows if row.examples is not None}  # earlier releases did not say
+    return found.pop() if len(found) == 1 else "examples" if found else "texts"
 
 
 def _text(value: object) -> str:
@@ -60,20 +64,35 @@ def _text(value: object) -> str:
 
 
 def _remarks(rows: list[Row]) -> list[str]:
-    remarks = []
-    for row in rows:
-        if row.speedup and is_slower(row):
-            remarks.append(f"{row.run_id} is slower than its original: {_times(1 / row.speedup)} the latency.")
-        if broken := _broken(row):
-            remarks.append(f"{row.run_id} is broken: {broken}.")
-        if row.agreement_low is None or row.agreement_high is None:
-            continue
-        if (width := row.agreement_high - row.agreement_low) > _WIDE_INTERVAL:
+    remarks = [f"{row.run_id} is broken: {broken}." for row in rows if (broken := _broken(row))]
+    slower = [row for row in rows if row.speedup and is_slower(row)]
+    if slower:
+        times = sorted(1 / row.speedup for row in slower if row.speedup)
+        if len(rows) == 1:
+            remarks.append(f"{slower[0].run_id} is slower than its original: {_times(times[0])} the latency.")
+        else:
             remarks.append(
-                f"{row.run_id}: {row.examples} examples are too few to pin the agreement down: the interval is "
-                f"{width:.3f} wide."
+                f"{len(slower)} of {len(rows)} runs are slower than their original: {_range(times)} the latency."
             )
+    wide = [row for row in rows if _width(row) > _WIDE_INTERVAL]
+    if wide:
+        whose = f"{wide[0].run_id}:" if len(rows) == 1 else f"{len(wide)} of {len(rows)} runs:"
+        few, widest = min(row.examples or 0 for row in wide), max(map(_width, wide))
+        remarks.append(
+            f"{whose} {few} {counted(wide)} are too few to pin the agreement down: the interval is {widest:.3f} wide."
+        )
     return remarks + remarks_on_data(rows)
+
+
+def _width(row: Row) -> float:
+    """How wide the interval of the agreement is; 0 where there is none."""
+    return 0.0 if row.agreement_low is None or row.agreement_high is None else row.agreement_high - row.agreement_low
+
+
+def _range(factors: Sequence[float]) -> str:
+    """Sorted factors in words, the least and the largest."""
+    least, most = factors[0], factors[-1]
+    return _times(most) if _times(least) == _times(most) else f"{_times(least).partition(' ')[0]} to {_times(most)}"
 
 
 def _broken(row: Row) -> str | None:
@@ -92,8 +111,16 @@ def _times(factor: float) -> str:
     return f"{factor:.1f} times" if factor >= _PLAINLY_MORE else f"{factor:.2f} times"
 
 
+def _texts(count: int) -> str:
+    return "text" if count == 1 else "texts"
+
+
+def _were(count: int) -> str:
+    return "was" if count == 1 else "were"
+
+
 def remarks_on_data(rows: list[Row]) -> list[str]:
-    """What has to be said about the texts that the rows' agreement rests on."""
+    """What has to be said about the texts that the rows' agreement rests on, and about how much was measured."""
     remarks = []
     data = {row.data for row in rows}
     if "builtin" in data:
@@ -102,4 +129,11 @@ def remarks_on_data(rows: list[Row]) -> list[str]:
         )
     if "random" in data:
         remarks.append("Agreement was measured on random inputs and says little; it satisfies no gate.")
+    for name, cut in sorted({(row.data or "", row.texts_cut) for row in rows if row.texts_cut}):
+        remarks.append(f"{cut} {_texts(cut)} of {name} {_were(cut)} longer than the model reads, and cut.")
+    for name, blank in sorted({(row.data or "", row.texts_blank) for row in rows if row.texts_blank}):
+        remarks.append(f"{blank} {_texts(blank)} of {name} {_were(blank)} blank.")
+    if quick := sum(row.evaluation == "quick" for row in rows):
+        whose = "This was" if len(rows) == 1 else f"{quick} of {len(rows)} runs were"
+        remarks.append(f"{whose} measured quickly, on too few texts or repetitions to rely on: evaluation=full")
     return remarks

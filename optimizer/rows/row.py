@@ -95,6 +95,10 @@ class Row:
     distinct_answers: Count = _column("quality")
     original_distinct_answers: Count = _column("quality")
     original_commit: Text = _column("run")
+    evaluation: Text = _column("request")
+    counted: Text = _column("data")
+    texts_cut: Count = _column("data")
+    texts_blank: Count = _column("data")
     further: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @classmethod
@@ -134,6 +138,11 @@ def is_slower(row: Row) -> bool:
     if row.speedup_high is not None:
         return row.speedup_high < 1
     return row.speedup is not None and row.speedup < 1 - _NOISE
+
+
+def is_as_fast(row: Row) -> bool:
+    """Whether a row's speedup cannot be told from 1: its interval holds it."""
+    return row.speedup_low is not None and row.speedup_high is not None and row.speedup_low <= 1 <= row.speedup_high
 
 
 def rank(row: Row) -> tuple[int, float, str]:

@@ -60,6 +60,7 @@ def compare(
             status="ok",
             model=source.name,
             artifact=str(job.artifact),
+            evaluation=job.settings.extent,
             device=environment.device,
             threads=environment.threads,
             processor=described(),

@@ -25,11 +25,8 @@ from optimizer.recipe import Recipe
 from optimizer.rows import store
 from optimizer.runs.calibrating import calibrated
 from optimizer.stages.untouched import Remainder
-from optimizer.yaml import dump
 
 log = logging.getLogger(__name__)
-
-_LOGGED = 20  # of the weights that are left alone
 
 
 def make(
@@ -48,7 +45,7 @@ def make(
     with _run_log(directory), machine.shared():
         quiet()
         torch.set_num_threads(recipe.environment.threads)
-        (directory / "recipe.yaml").write_text(dump(recipe.values()), encoding="utf-8")
+        (directory / "recipe.yaml").write_text(recipe.file(), encoding="utf-8")
         artifact, alone = directory / "artifact", recipe.remainder(checkpoint.outline)
         seconds = _seconds(reuse) if reuse else None
         if reuse is None or not _take_over(reuse, artifact):
@@ -76,7 +73,7 @@ def _optimize(
         log.warning("not in the original, random whenever it is loaded: %s", ", ".join(checkpoint.missing))
     if alone:
         log.info("%.1f %% of the weight bytes are changed by no stage but cast", 100 * alone.ratio)
-        for each in alone.weights[:_LOGGED]:
+        for each in alone.weights:
             log.info("left alone: %s", each)
     environment = recipe.environment
     texts = calibrated(calibration, checkpoint, environment) if calibration else None

@@ -1,8 +1,10 @@
 """What a command would do, run by run, and whether the disk has the space for it."""
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from optimizer.errors import OptimizerError, RecipeError
@@ -18,11 +20,16 @@ _MEGABYTE = 1e6
 
 @dataclass(frozen=True)
 class Outlook:
-    """A run that a command would do: its row so far, its state, and the bytes that its artifact may take."""
+    """A run that a command would do: its row so far, its recipe's values, its state, the bytes its artifact may take.
+
+    `fault` says why it cannot run; then it has no state.
+    """
 
     row: Row
-    state: str
+    values: Mapping[str, Any]
+    state: State | None
     bytes: int
+    fault: str | None = None
 
 
 def look_ahead(recipes: list[Recipe], out: Path, *, force: bool = False, keep: Keep = "all") -> list[Outlook]:
@@ -33,10 +40,10 @@ def look_ahead(recipes: list[Recipe], out: Path, *, force: bool = False, keep: K
     found: dict[str, Outlook] = {}
     for recipe, plan in zip(recipes, plan_all(recipes, out), strict=True):
         if isinstance(plan, OptimizerError):
-            outlook = Outlook(failed_row(recipe, plan), f"cannot run: {plan}", 0)
+            outlook = Outlook(failed_row(recipe, plan), recipe.values(), None, 0, fault=str(plan))
         else:
             state: State = "to do" if force else state_of(plan, out, keep)
-            outlook = Outlook(named_row(plan), state, _bytes(plan, state))
+            outlook = Outlook(named_row(plan), plan.recipe.values(), state, _bytes(plan, state))
         found.setdefault(outlook.row.run_id, outlook)
     return list(found.values())
 
@@ -47,8 +54,24 @@ def check_keep(recipes: list[Recipe], keep: Keep) -> None:
         raise RecipeError("keep: 'front' needs the agreement, which this evaluation does not measure; write keep=all")
 
 
-def check_writable(out: Path) -> None:
-    """Raise RecipeError when nothing can be written into `out`."""
+def check_out(plans: list[Plan], out: Path, force: bool, keep: Keep, workers: int) -> None:
+    """Raise RecipeError when `out` cannot be written or has not the space for these runs; it is there afterwards.
+
+    When it is refused it is as it was before.
+    """
+    there = existing(out)
+    _check_writable(out)
+    try:
+        _check_space(plans, out, force, keep, workers)
+    except RecipeError:
+        for folder in (out.resolve(), *out.resolve().parents):
+            if folder == there or any(folder.iterdir()):
+                break
+            folder.rmdir()
+        raise
+
+
+def _check_writable(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
         probe = out / f".{uuid4().hex}.partial"
@@ -58,7 +81,7 @@ def check_writable(out: Path) -> None:
         raise RecipeError(f"out: '{out}' cannot be written ({error.strerror or error}); write out=DIR") from None
 
 
-def check_space(plans: list[Plan], out: Path, force: bool, keep: Keep, workers: int) -> None:
+def _check_space(plans: list[Plan], out: Path, force: bool, keep: Keep, workers: int) -> None:
     """Refuse what may not fit on the disk: the artifacts that may be there at the same time, at their largest."""
     states: list[State] = ["to do" if force else state_of(plan, out, keep) for plan in plans]
     sizes = sorted((_bytes(plan, state) for plan, state in zip(plans, states, strict=True)), reverse=True)
@@ -69,6 +92,11 @@ def check_space(plans: list[Plan], out: Path, force: bool, keep: Keep, workers: 
             f"out: '{out}' has {free / _MEGABYTE:.1f} MB free and these runs may need {needed / _MEGABYTE:.1f} MB; "
             "write out=DIR on another disk, or keep=none"
         )
+
+
+def existing(folder: Path) -> Path:
+    """The folder, or that of those above it which is there."""
+    return next(path for path in (folder.resolve(), *folder.resolve().parents) if path.exists())
 
 
 def _bytes(plan: Plan, state: State) -> int:

@@ -120,6 +120,7 @@ def blank_row(recipe: Recipe, run_id: str) -> Row:
         threshold=knob_values(recipe.steps, "threshold"),
         stages=" ".join(step.label for step in recipe.steps),
         format=recipe.output.format,
+        evaluation=recipe.evaluation.extent,
         device=recipe.environment.device,
         threads=recipe.environment.threads,
         processor=described(),

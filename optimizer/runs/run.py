@@ -1,9 +1,8 @@
 """One run, from a recipe to its row; read this first."""
 
-import logging
 import shutil
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -29,8 +28,6 @@ from optimizer.runs import making, reuse
 from optimizer.runs.plan import Plan, named_row, unplanned_id
 from optimizer.runs.source import Source
 
-log = logging.getLogger(__name__)
-
 _TRACEBACK = "Traceback (most recent call last)"
 
 Keep = Literal["all", "front", "none"]
@@ -47,8 +44,8 @@ def run(plan: Plan, out: Path, *, force: bool = False, keep: Keep = "all") -> Ro
     """
     directory = store.run_directory(out, plan.run_id)
     with _only_one(directory):
-        if not force and (stored := finished(plan, out, keep)):
-            return _store(plan, out, stored)
+        if not force and (row_of_before := finished(plan, out, keep)):
+            return _store(plan, out, row_of_before)
         row = named_row(plan)
         try:
             row = row.with_figures(_make(plan, directory, force))
@@ -63,10 +60,11 @@ def run(plan: Plan, out: Path, *, force: bool = False, keep: Keep = "all") -> Ro
         return _store(plan, out, row)
 
 
-def finished(plan: Plan, out: Path, keep: Keep) -> Row | None:
+def finished(plan: Plan, out: Path, keep: Keep, say: Callable[[str], None] = lambda _: None) -> Row | None:
     """The stored row of a run that need not be done again, None if there is none.
 
-    A run is finished when it did not fail and its artifact is what its manifest says, or was not to be kept.
+    A run is finished when it did not fail and its artifact is what its manifest says, or was not to be kept; `say` is
+    told what is wrong with one that is not.
     """
     row = store.read_row(out, plan.run_id)
     if row is None or row.status == "failed":
@@ -76,23 +74,31 @@ def finished(plan: Plan, out: Path, keep: Keep) -> Row | None:
     try:
         verify(store.run_directory(out, plan.run_id) / "artifact")
     except ArtifactError as error:
-        log.warning("%s", error)
+        say(f"{plan.run_id}: {error}")
         return None
     return row
 
 
 def state(plan: Plan, out: Path, keep: Keep) -> State:
-    """What is left of a run; to measure: its artifact is there; to do again: it has failed."""
+    """What is left of a run; to measure: its artifact is there; to do again: it has failed, or is damaged."""
     if finished(plan, out, keep):
         return "finished"
-    directory = store.run_directory(out, plan.run_id)
-    if reuse.same_artifact(*_parts(plan), directory):
+    same = reuse.same_artifact(*_parts(plan), store.run_directory(out, plan.run_id))
+    if same and _is_whole(same):
         return "to measure"
     return "to do again" if store.read_row(out, plan.run_id) else "to do"
 
 
-def judge(plan: Plan, out: Path, keep: Keep) -> Row | None:
-    """The row of a finished run after today's gates; None if it is not finished, or cannot be had now.
+def _is_whole(artifact: Path) -> bool:
+    try:
+        verify(artifact)
+    except ArtifactError:
+        return False
+    return True
+
+
+def stored(plan: Plan, out: Path, keep: Keep, say: Callable[[str], None] = lambda _: None) -> Row | None:
+    """The row of a finished run; None if it is not finished, or cannot be had now; `say` as for `finished`.
 
     That is so while another process is at it, or where its folder cannot be written: `run` waits, or says so.
     """
@@ -101,12 +107,17 @@ def judge(plan: Plan, out: Path, keep: Keep) -> Row | None:
         return None
     try:
         with _only_one(directory, wait=False):
-            stored = finished(plan, out, keep)
-            if stored is None:
-                return None
-            return stored if _judged(plan, stored) == stored else _store(plan, out, stored)
+            return finished(plan, out, keep, say)
     except (Timeout, ArtifactError):
         return None
+
+
+def judge(plan: Plan, out: Path, row: Row) -> Row:
+    """A finished run's row after today's gates, stored where they change it; ArtifactError when that cannot be."""
+    if _judged(plan, row) == row:
+        return row
+    with _only_one(store.run_directory(out, plan.run_id)):
+        return _store(plan, out, store.read_row(out, plan.run_id) or row)
 
 
 def drop_artifact(out: Path, row: Row) -> Row:

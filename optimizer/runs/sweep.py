@@ -1,7 +1,8 @@
 """Many runs of one command: all are planned before the first starts, and none stops the others."""
 
 import os
-from collections.abc import Callable, Generator, Iterator
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -15,9 +16,9 @@ from optimizer.recipe import Recipe
 from optimizer.rows import store
 from optimizer.rows.front import front
 from optimizer.rows.row import Row
-from optimizer.runs.outlook import check_keep, check_space, check_writable
+from optimizer.runs.outlook import check_keep, check_out
 from optimizer.runs.plan import Plan, failed_row, named_row, plan_all
-from optimizer.runs.run import Keep, drop_artifact, forget_failure, judge
+from optimizer.runs.run import Keep, drop_artifact, forget_failure, judge, stored
 from optimizer.runs.run import run as run_plan
 
 _NO_BARS = "TQDM_DISABLE"
@@ -41,8 +42,9 @@ def sweep(
     assembles. Raises RecipeError when `out` cannot be written or has not the space, and the first OptimizerError when
     no recipe can be planned.
     """
+    if not recipes:
+        return []
     launcher = launcher or Basic()
-    check_writable(out)
     with store.assembled(out) if settle else nullcontext(), _bars(launcher.workers == 1):
         return _sweep(recipes, out, force, keep, settle, launcher, say)
 
@@ -53,34 +55,15 @@ def _sweep(
     if any(recipe.evaluation.examples != 0 or recipe.evaluation.repetitions for recipe in recipes):
         process.warm_up()  # its imports take seconds, which planning can cover
     check_keep(recipes, keep)
-    rows: dict[str, Row] = {}
-    plans: dict[str, Plan] = {}
-    to_do: list[Plan] = []
-    told: set[str] = set()
-    for recipe, plan in zip(recipes, plan_all(recipes, out), strict=True):
-        _warn(recipe, say)
-        if isinstance(plan, OptimizerError):
-            row = failed_row(recipe, plan)
-            store.write_row(out, row)
-            say(f"{row.run_id}: failed: {row.error}")
-        elif plan.run_id in rows:
-            say(f"{plan.run_id}: comes to the same run as an earlier combination")
-            continue
-        elif not force and (stored := judge(plan, out, keep)):
-            row = stored
-            say(f"{plan.run_id}: finished before{_verdict(row)}")
-        else:
-            row = named_row(plan)
-            to_do.append(plan)
-        if isinstance(plan, Plan):
-            plans[plan.run_id] = plan
-            forget_failure(recipe, out)
-            _remark(plan, told, say)
-        rows[row.run_id] = row
+    planned = plan_all(recipes, out)
+    plans = _by_id(planned)
+    found = {} if force else {name: row for name, plan in plans.items() if (row := stored(plan, out, keep, say))}
+    to_do = [plan for name, plan in plans.items() if name not in found]
+    check_out(to_do, out, force, keep, launcher.workers)
+    rows = _begun(recipes, planned, found, out, say)
     store.follow(out)
     if settle:
         drop(rows, out, keep)
-    check_space(to_do, out, force, keep, launcher.workers)
     with closing(_spread(to_do, out, force, keep, launcher, say)) as finished:
         for row in finished:
             rows[row.run_id] = row
@@ -90,6 +73,48 @@ def _sweep(
     if settle:
         _make_good(rows, plans, out, keep)
     return list(rows.values())
+
+
+def _by_id(planned: list[Plan | OptimizerError]) -> dict[str, Plan]:
+    plans: dict[str, Plan] = {}
+    for plan in planned:
+        if isinstance(plan, Plan):
+            plans.setdefault(plan.run_id, plan)
+    return plans
+
+
+def _begun(
+    recipes: list[Recipe], planned: list[Plan | OptimizerError], found: Mapping[str, Row], out: Path, say: Say
+) -> dict[str, Row]:
+    """The rows of all runs so far: `found` ones judged, those that cannot be planned stored as failed, others blank."""
+    rows: dict[str, Row] = {}
+    say_once = _once(say)
+    for recipe, plan in zip(recipes, planned, strict=True):
+        _warn(recipe, say_once)
+        if isinstance(plan, OptimizerError):
+            row = failed_row(recipe, plan)
+            store.write_row(out, row)
+            say(f"{row.run_id}: failed: {row.error}")
+            rows[row.run_id] = row
+        elif plan.run_id not in rows:
+            rows[plan.run_id] = named_row(plan)
+            if plan.run_id in found:
+                row = rows[plan.run_id] = _judged(plan, out, found[plan.run_id])
+                say(f"{row.run_id}: finished before{_verdict(row)}")
+            forget_failure(recipe, out)
+            _remark(plan, say_once)
+    counts = Counter(plan.run_id for plan in planned if isinstance(plan, Plan))
+    for run_id, count in counts.items():
+        if count > 1:
+            say(f"{run_id}: {count} combinations come to this run, which is run once")
+    return rows
+
+
+def _judged(plan: Plan, out: Path, row: Row) -> Row:
+    try:
+        return judge(plan, out, row)
+    except ArtifactError as error:
+        return replace(row, status="failed", error=str(error))
 
 
 def drop(rows: dict[str, Row], out: Path, keep: Keep) -> None:
@@ -170,16 +195,26 @@ def _make_good(rows: dict[str, Row], plans: dict[str, Plan], out: Path, keep: Ke
                 rows[row.run_id] = run_plan(plans[row.run_id], out)
 
 
-def _remark(plan: Plan, told: set[str], say: Say) -> None:
-    """Say once what a recipe leaves out of this model or its texts, and what its stages leave alone if that is much."""
+def _once(say: Say) -> Say:
+    """`say` for lines that it has not been given yet."""
+    told: set[str] = set()
+
+    def say_once(line: str) -> None:
+        if line not in told:
+            told.add(line)
+            say(line)
+
+    return say_once
+
+
+def _remark(plan: Plan, say: Say) -> None:
+    """Say what a recipe leaves out of this model or its texts, and what its stages leave alone if that is much."""
     alone = plan.recipe.remainder(plan.source.checkpoint.outline)
     dropped = plan.source.dropped
     overlap = f"{dropped} of the calibration texts are measured on too, and not calibrated on" if dropped else None
     for remark in (*plan.recipe.left_out, overlap, alone.warning if alone else None):
-        line = f"{plan.recipe.name} on {plan.source.original.name}: {remark}"
-        if remark is not None and line not in told:
-            say(line)
-            told.add(line)
+        if remark is not None:
+            say(f"{plan.recipe.name} on {plan.source.original.name}: {remark}")
 
 
 def _warn(recipe: Recipe, say: Say) -> None:

@@ -16,7 +16,7 @@ from optimizer.recipe import Recipe
 from optimizer.rows.front import front, quality
 from optimizer.rows.gates import Gates, shortfall
 from optimizer.rows.row import STATUSES, Row
-from optimizer.runs.plan import plan
+from optimizer.runs.plan import Plan, plan_all
 from optimizer.search.space import Search, changed, itself, own_values
 
 _ROUNDS = 4  # at least, however many run at once: each learns from those before it
@@ -111,8 +111,10 @@ def _journal_path(goal: Search, base: Recipe, out: Path) -> Path:
 
     The run's id stands for the stages, the original, the texts, what is measured, and the versions.
     """
+    (planned,) = plan_all([base], out)
+    assert isinstance(planned, Plan)  # what cannot be planned alone has been raised
     decisive = {
-        "run": plan(base).run_id,
+        "run": planned.run_id,
         "gates": base.gates.model_dump(),
         "search": goal.model_dump(exclude={"trials", "by"} if goal.by == "tpe" else {"trials"}),
     }

@@ -1,5 +1,6 @@
 """The card: what a reader needs, before and after measuring."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,21 @@ def test_before_measuring(tmp_path: Path) -> None:
     assert "abababababababab" in text
     assert "torch 2.13" in text
     assert "/secret/place" not in text
+
+
+@pytest.mark.parametrize(
+    ("format_", "said"),
+    [
+        ("dense", "It needs bitsandbytes wherever it is loaded: `pip install bitsandbytes`."),
+        ("packed", "It needs bitsandbytes wherever it is loaded, unpacked too: `pip install "),
+    ],
+)
+def test_what_codes_need_is_said(tmp_path: Path, format_: str, said: str) -> None:
+    recipe = parse({"stages": {"bitsandbytes": {}}, "format": format_})
+    write_card(tmp_path, replace(MANIFEST, format=format_), recipe.made_by(), None)
+    assert f"\n{said}" in (tmp_path / "README.md").read_text()
+    write_card(tmp_path, replace(MANIFEST, format=format_), RECIPE.made_by(), None)
+    assert "It needs" not in (tmp_path / "README.md").read_text()
 
 
 def test_what_was_measured_and_nothing_else(tmp_path: Path) -> None:

@@ -207,9 +207,18 @@ def test_what_is_not_packed(original: Path, tmp_path: Path) -> None:
 
 def test_a_place_that_is_taken(packed: Make, tmp_path: Path) -> None:
     directory = packed(STEP)
-    (tmp_path / "unpacked").mkdir()
-    assert refused(directory, tmp_path / "unpacked") == f"{tmp_path / 'unpacked'}: exists; write another path"
-    assert refused(directory, directory) == f"{directory}: exists; write another path"
+    place = tmp_path / "unpacked"
+    place.mkdir()
+    unpack(directory, place)  # empty folders and artifacts are replaced, as by the guide's script
+    before = contents(place)
+    unpack(directory, place)
+    assert contents(place) == before
+    shutil.rmtree(place)
+    place.mkdir()
+    (place / "thesis.txt").write_text("years of work")
+    assert refused(directory, place) == f"{place}: exists and is no artifact of this program; write another path"
+    assert contents(place) == {"thesis.txt": b"years of work"}
+    assert refused(directory, directory) == f"{directory}: is the packed artifact itself; write another path"
     (tmp_path / "file").write_text("")
     output = tmp_path / "file" / "unpacked"
     with pytest.raises(ArtifactError) as caught:
@@ -262,8 +271,8 @@ def test_the_command(packed: Make, tmp_path: Path, capsys: pytest.CaptureFixture
     assert main([str(directory), str(tmp_path / "unpacked")]) == 0
     assert capsys.readouterr() == ("", "")
     verify(tmp_path / "unpacked")
-    assert main([str(directory), str(tmp_path / "unpacked")]) == 2
-    assert capsys.readouterr() == ("", f"unpack: {tmp_path / 'unpacked'}: exists; write another path\n")
+    assert main([str(directory), str(directory)]) == 2
+    assert capsys.readouterr() == ("", f"unpack: {directory}: is the packed artifact itself; write another path\n")
     for arguments in ([], [str(directory)], [str(directory), "a", "b"], ["--other"]):
         with pytest.raises(SystemExit) as stopped:
             main(arguments)
@@ -277,9 +286,9 @@ def test_the_command_as_a_process(packed: Make, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "optimizer.unpack", str(directory), str(tmp_path / "unpacked")]
     assert subprocess.run(command, check=False).returncode == 0
     expected = contents(tmp_path / "unpacked")
-    again = subprocess.run(command, check=False, capture_output=True, text=True)
+    again = subprocess.run([*command[:-1], str(directory)], check=False, capture_output=True, text=True)
     assert (again.returncode, again.stdout) == (2, "")
-    assert again.stderr == f"unpack: {tmp_path / 'unpacked'}: exists; write another path\n"
+    assert again.stderr == f"unpack: {directory}: is the packed artifact itself; write another path\n"
     shutil.rmtree(tmp_path / "unpacked")
     unpack(directory, tmp_path / "unpacked")
     assert contents(tmp_path / "unpacked") == expected

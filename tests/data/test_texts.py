@@ -94,6 +94,17 @@ def test_no_label_column_or_an_empty_one_is_no_labels(suffix: str, tmp_path: Pat
     assert texts(write(tmp_path / f"b{suffix}", [{"text": "x", "label": None}])).labels is None
 
 
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+def test_a_column_of_labels_that_was_named_must_be_there(suffix: str, tmp_path: Path) -> None:
+    path = write(tmp_path / f"a{suffix}", [{"text": "x", "intents": "yes"}, {"text": "y", "intents": None}])
+    assert refusal(path, label="intent") == (
+        f"{path}: has no column 'intent' (columns: text, intents); write data.label=COLUMN, or data.label='' to go "
+        "without; did you mean 'intents'?"
+    )
+    assert texts(write(tmp_path / f"b{suffix}", [{"text": "x", "intent": None}]), label="intent").labels is None
+    assert "has no column 'intent' (columns: text)" in refusal("builtin", label="intent")
+
+
 @pytest.mark.parametrize("suffix", COLUMNS)
 def test_labels_missing_here_and_there_are_refused(suffix: str, tmp_path: Path) -> None:
     path = write(tmp_path / f"a{suffix}", [{"text": "x", "label": "yes"}, {"text": "y", "label": None}])
@@ -129,6 +140,8 @@ def test_a_missing_file_is_refused_with_near_names(tmp_path: Path) -> None:
     assert "does not exist; did you mean 'test-set.jsonl'?" in message
     assert "test_set.py'" not in message
     assert "known: test-set.jsonl" in refusal(tmp_path / "quite-another.csv")
+    (tmp_path / "empty").mkdir()
+    assert refusal(tmp_path / "empty" / "a.csv").endswith("does not exist; there are no texts beside it")
     assert "nor does" in refusal(tmp_path / "no" / "where.csv")
     assert "is a directory" in refusal(tmp_path)
 

@@ -38,10 +38,11 @@ TIMED = {
     "latency_ms_p50", "latency_ms_p95", "original_latency_ms_p50", "original_latency_ms_p95", "speedup",
     "speedup_low", "speedup_high", "peak_memory_mb", "load_ms", "evaluate_seconds",
 }  # fmt: skip
-COMMON = {"data", "examples", "evaluate_seconds"}
+COMMON = {"data", "examples", "counted", "texts_cut", "texts_blank", "evaluate_seconds"}
 INVARIANCE = {"batch_invariance", "batch_changed"}
 LOGITS = COMMON | {"max_logit_difference", "mean_logit_difference"}
-CLASSES = LOGITS | {"agreement", "agreement_low", "agreement_high", "kl_divergence"}
+DECIDED = LOGITS | {"agreement", "agreement_low", "agreement_high", "kl_divergence"}
+CLASSES = DECIDED | {"distinct_answers", "original_distinct_answers"}
 
 
 def job(original: Path, artifact: Path, task: Task, cache: Path, **changes: Any) -> Job:
@@ -134,12 +135,17 @@ def test_errors_of_the_child_are_errors_here(tiny_model: TinyModel, tmp_path: Pa
 EXPECTED: dict[Task, set[str]] = {
     "sequence-classification": CLASSES | {"accuracy", "original_accuracy"},
     "token-classification": CLASSES,
-    "question-answering": CLASSES,
-    "image-classification": CLASSES,
+    "question-answering": DECIDED,
+    "image-classification": CLASSES - {"texts_cut", "texts_blank"},
     "seq2seq-lm": CLASSES,
     "masked-lm": CLASSES,
     "causal-lm": CLASSES | {"perplexity", "original_perplexity"},
     "encoder": COMMON | {"cosine_similarity"},
+}
+
+
+COUNTED = dict.fromkeys(("token-classification", "masked-lm", "causal-lm", "seq2seq-lm"), "tokens") | {
+    "image-classification": "images"
 }
 
 
@@ -154,6 +160,7 @@ def test_a_model_agrees_with_itself_and_less_with_a_changed_one(
     artifact = changed(original, tmp_path / "artifact", noisy)
     other: dict[str, Any] = compare(job(original, artifact, task, tmp_path / "cache"))
     assert other["examples"] == same["examples"] > 0
+    assert same["counted"] == COUNTED.get(task, "texts")
     if task == "encoder":
         assert same["cosine_similarity"] == pytest.approx(1)
         assert other["cosine_similarity"] < 0.9999
@@ -181,6 +188,7 @@ def test_sound(tmp_path: Path) -> None:
     Wav2Vec2ForSequenceClassification(config).save_pretrained(tmp_path / "model")
     figures = compare(job(tmp_path / "model", tmp_path / "model", "audio-classification", tmp_path, examples=2))
     assert (figures["data"], figures["examples"], figures["agreement"]) == ("random", 2, 1)
+    assert figures["counted"] == "sounds"
 
 
 def test_labels_follow_their_texts_through_sorting_and_sampling(tiny_model: TinyModel, tmp_path: Path) -> None:
@@ -210,7 +218,7 @@ def test_sets_agree_label_by_label(tiny_model: TinyModel, tmp_path: Path) -> Non
     problem = {"problem_type": "multi_label_classification"}
     original = tiny_model("sequence-classification", tmp_path / "model", **problem)
     figures = compare(job(original, original, "sequence-classification", tmp_path))
-    assert set(figures) | {"evaluate_seconds"} == CLASSES
+    assert set(figures) | {"evaluate_seconds"} == DECIDED
     assert figures["agreement"] == 1
 
 
@@ -245,6 +253,15 @@ def test_answers_that_are_no_numbers_fail_and_say_whose_and_where(
     )
     with pytest.raises(EvaluationError, match=r"^the original answers NaN to \d+ of \d+ examples, .*; mend it before"):
         compare(job(artifact, original, task, tmp_path / "other"))
+
+
+def test_texts_that_were_cut_or_are_blank_are_counted(tiny_model: TinyModel, tmp_path: Path) -> None:
+    original = tiny_model("sequence-classification")
+    one = job(original, original, "sequence-classification", tmp_path / "cache")
+    texts = ["the cat", " ", "the cat sees " * 20, "", "a dog " * 15]
+    figures = compare(about(one, tmp_path / "uneven.jsonl", texts, [0, 1, 2, 0, 1]))
+    assert (figures["texts_cut"], figures["texts_blank"]) == (1, 2)
+    assert compare(one)["texts_cut"] == compare(one)["texts_blank"] == 0
 
 
 def test_the_text_that_breaks_it_is_named(tiny_model: TinyModel, tmp_path: Path) -> None:
@@ -363,6 +380,50 @@ def test_original_and_artifact_take_turns(monkeypatch: pytest.MonkeyPatch) -> No
     figures = {"latency_ms_p50": 2, "latency_ms_p95": 2, "speedup": 3}
     figures |= {"original_latency_ms_p50": 6, "original_latency_ms_p95": 6}
     assert found == pytest.approx(figures | {"speedup_low": 3, "speedup_high": 3})
+
+
+def test_a_wide_interval_is_narrowed_for_as_long_as_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+
+    def timed(seconds: float, noise: float) -> tuple[int, dict[str, Any]]:
+        generator = np.random.default_rng(0)
+        taken: list[float] = []
+
+        def run() -> None:
+            taken.append(seconds * float(generator.lognormal(0, noise)))
+            clock[0] += taken[-1]
+
+        found = latency.measure(run, run, EvaluationSettings(warmup=1, repetitions=10))
+        return len(taken) // 2 - 1, found
+
+    quiet, _ = timed(0.01, 0.001)
+    assert quiet == 10
+    noisy, found = timed(0.01, 0.15)
+    assert 10 < noisy <= 500
+    assert found["speedup_high"] - found["speedup_low"] <= 0.1 * found["speedup_low"]
+    before = clock[0]
+    slow, found = timed(0.2, 1.0)
+    assert 10 < slow < 500
+    assert clock[0] - before < 10 + 5  # seconds, and the pair that was under way
+    assert found["speedup_low"] < 1 < found["speedup_high"]
+    slower, _ = timed(2.0, 1.0)
+    assert slower == 10
+
+
+@pytest.mark.parametrize(
+    ("settings", "extent"),
+    [
+        ({}, "full"),
+        ({"repetitions": 3}, "quick"),
+        ({"examples": 256}, "quick"),
+        ({"examples": 257, "repetitions": 0}, "full"),
+        ({"examples": 0, "repetitions": 0}, None),
+        ({"examples": 0}, "full"),
+    ],
+)
+def test_what_is_too_little_to_rely_on_is_quick(settings: dict[str, Any], extent: str | None) -> None:
+    assert EvaluationSettings(**settings).extent == extent
 
 
 def test_a_grid_and_a_stream(tiny_model: TinyModel, tmp_path: Path) -> None:

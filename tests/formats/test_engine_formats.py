@@ -279,7 +279,7 @@ def test_wrong_settings_of_an_engine(tmp_path: Path, format: str) -> None:
     def of(**changes: Any) -> str:
         return refusal(lambda: optimizer.run({"format": format} | changes, out=tmp_path), RecipeError)
 
-    assert "engine: unknown key 'precison'; did you mean 'precision'?" in of(engine={"precison": "int8"})
+    assert "engine: unknown key 'precison'; did you mean 'engine.precision'?" in of(engine={"precison": "int8"})
     assert of(engine={"precision": "int9"}).startswith("engine.precision: 'int9': ")
     assert of(also_pt=True) == f"also_pt: the format {format} holds no weights by their names; remove it"
     assert not list(tmp_path.iterdir())

@@ -13,7 +13,7 @@ from pydantic import Field
 
 import optimizer
 from optimizer.artifact.write import write
-from optimizer.errors import ArtifactError, RecipeError
+from optimizer.errors import ArtifactError, ModelError, RecipeError
 from optimizer.formats import FORMATS, format_of
 from optimizer.formats.dense import Dense
 from optimizer.formats.format import Context
@@ -164,11 +164,21 @@ def test_a_formats_own_settings_are_recorded_where_they_are_not_its_defaults(ori
     assert "By the engine." in (tmp_path / "artifact" / "README.md").read_text()
 
 
+def test_what_is_no_directory_is_told_so(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "nowhere", tmp_path / "file"):
+        with pytest.raises(ModelError, match=rf"^{place}: is no directory; give that of an artifact, or of a model$"):
+            optimizer.load(place)
+
+
 @pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize(
     ("values", "line"),
     [
-        ({"format": "engine", "engine": {"precison": 1}}, "engine: unknown key 'precison'; did you mean 'precision'?"),
+        (
+            {"format": "engine", "engine": {"precison": 1}},
+            "engine: unknown key 'precison'; did you mean 'engine.precision'?",
+        ),
         ({"format": "engine", "engine": {"precision": 8}}, "engine.precision: 8: input should be a valid string"),
         ({"format": "engine", "engine": "int8"}, "engine: 'int8': input should be a valid dictionary"),
         ({"engine": {"precision": "low"}}, "engine: the format dense has no settings of its own; remove it"),

@@ -45,7 +45,8 @@ def test_what_is_wrong_is_one_line() -> None:
         "hydra.launcher.launcher: unknown launcher 'jobblib'; did you mean 'joblib'?"
     )
     assert refusal({"n_jobs": 2}).startswith("hydra.launcher.launcher: unknown launcher None; ")
-    assert refusal({"launcher": "joblib", "njobs": 2}) == "hydra.launcher: unknown key 'njobs'; did you mean 'n_jobs'?"
+    said = refusal({"launcher": "joblib", "njobs": 2})
+    assert said == "hydra.launcher: unknown key 'njobs'; did you mean 'hydra.launcher.n_jobs'?"
     assert refusal({"launcher": "joblib", "n_jobs": 0}).startswith("hydra.launcher.n_jobs: 0: must be 1 or more, or -1")
     assert refusal({"launcher": "submitit_local", "n_jobs": -2}).startswith("hydra.launcher.n_jobs: -2: ")
     assert refusal({"launcher": "submitit_slurm", "mem_gb": "4"}).startswith("hydra.launcher.mem_gb: '4': ")

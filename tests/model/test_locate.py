@@ -54,8 +54,16 @@ def test_a_directory_called_demo_is_not_the_demo(tmp_path: Path) -> None:
 def test_a_missing_directory_brings_the_nearest(model: Path) -> None:
     path = str(model.with_name("tikets"))
     assert refusal(path) == f"model.path: '{path}' is no directory; did you mean 'tickets'?"
+    path = str(model.with_name("entirely-different"))
+    assert refusal(path) == f"model.path: '{path}' is no directory; known: tickets"
     path = str(model / "deeper" / "still")
     assert refusal(path) == f"model.path: '{path}' is no directory; nor is '{model / 'deeper'}'"
+
+
+def test_folders_that_hold_no_model_are_not_suggested(tmp_path: Path) -> None:
+    (tmp_path / "wherever").mkdir()
+    assert refusal(str(tmp_path / "whereever")).endswith(f"is no directory; '{tmp_path}' holds no model")
+    assert refusal("/no-such-model").endswith("is no directory; '/' holds no model")
 
 
 @pytest.mark.parametrize("path", ["./x", "~/x", "a/b/c", "a b", "a/b@", "~nobody-of-this-name/x"])

@@ -162,7 +162,7 @@ def test_no_text_of_a_plot_lies_over_another(show: Callable[..., Any], tmp_path:
     rows = [
         store(
             tmp_path,
-            sized(f"a-{n}", 0.2 + n / 200, 0.95 + n / 300, latency_ms_p50=9 + n % 5),
+            sized(f"a-{n}", 0.2 + n / 200, 0.95 + n / 300, latency_ms_p50=9 + n % 5, speedup=20 / (9 + n % 5)),
             stages={"prune": {"amount": n / 20}},
         )
         for n in range(12)

@@ -86,12 +86,24 @@ def test_the_headline_counts_by_status(out: Path) -> None:
     assert f"<title>Optimizer report: {counts}</title>" in (out / "report.html").read_text()
 
 
-def test_the_best_run_of_a_model_is_the_smallest_good_one(varied: Page) -> None:
+def test_the_smallest_good_run_of_each_model_is_called_that(out: Path, varied: Page) -> None:
+    assert ">Smallest run of each model<" in (out / "report.html").read_text()
     best = {cells[0]: cells[1] for cells in varied.cells if cells and cells[0] in ("demo", "other", "third")}
     assert best == {"demo": "a-1", "other": "b-1", "third": "no run is ok"}
 
 
-def test_of_two_equally_small_runs_the_closer_one_is_the_best(tmp_path: Path) -> None:
+def test_a_low_agreement_is_marked(tmp_path: Path) -> None:
+    found = page([sized("a-1", 0.1, 0.66), sized("a-2", 0.3, 0.95), measured("b-1", agreement=None)], tmp_path)
+    (smallest,) = [cells for cells in found.cells if cells[:2] == ["demo", "a-1"]]
+    assert "0.6600low" in smallest
+    assert "0.6600low" in line(found, "a-1")
+    assert "0.9500" in line(found, "a-2")
+    text = (tmp_path / "report.md").read_text()
+    assert "| 0.6600 (low) |" in text
+    assert text.count("low") == 1
+
+
+def test_of_two_equally_small_runs_the_closer_one_is_named(tmp_path: Path) -> None:
     found = page([sized("a-1", 0.3, 0.97), sized("a-2", 0.3, 0.99)], tmp_path)
     assert [cells[1] for cells in found.cells if cells[:1] == ["demo"]] == ["a-2"]
 
@@ -199,7 +211,8 @@ def test_figures_that_are_none_or_no_numbers(tmp_path: Path) -> None:
     empties = (None, math.nan, math.inf, -math.inf)
     rows = [
         measured(
-            f"a-{place}-{empty}", **{"size_ratio": 0.1 + place / 10, "speedup": place} | dict.fromkeys(columns, empty)
+            f"a-{place}-{empty}",
+            **{"size_ratio": 0.1 + place / 10, "speedup": place + 1} | dict.fromkeys(columns, empty),
         )
         for place, columns in enumerate(ABSENT)
         for empty in empties
@@ -265,6 +278,73 @@ def test_slower_is_said_beyond_the_noise_alone(
     assert ("1 of 1 timed runs are slower" in (tmp_path / "report.md").read_text()) is slower
     said = f"a-1 is slower than its original: {1 / row.speedup:.2f} times"
     assert (said in capsys.readouterr().out) is slower
+
+
+def test_one_line_sums_up_what_is_slow_or_rests_on_little(capsys: pytest.CaptureFixture[str]) -> None:
+    slow = [sized(f"a-{n}", 0.2, 0.9, speedup=speed, examples=n * 100) for n, speed in ((1, 0.5), (2, 0.25))]
+    wide = [replace(row, agreement_low=0.8, agreement_high=0.8 + 0.1 * n) for n, row in enumerate(slow, start=1)]
+    show([*wide, sized("b-1", 0.2, 0.99, agreement_low=0.985, texts_cut=3, texts_blank=1)])
+    out = capsys.readouterr().out
+    assert "2 of 3 runs are slower than their original: 2.0 to 4.0 times the latency." in out
+    assert "2 of 3 runs: 100 texts are too few to pin the agreement down: the interval is 0.200 wide." in out
+    assert "3 texts of demo were longer than the model reads, and cut." in out
+    assert "1 text of demo was blank." in out
+    show(wide[:1])
+    out = capsys.readouterr().out
+    assert "a-1 is slower than its original: 2.0 times the latency." in out
+    assert "a-1: 100 texts are too few to pin the agreement down: the interval is 0.100 wide." in out
+
+
+def test_latency_is_drawn_beside_the_originals_of_the_same_moment(tmp_path: Path) -> None:
+    rows = [
+        # faster than its original, at a moment when everything took four times as long
+        sized("busy", 0.2, 0.98, latency_ms_p50=40.0, original_latency_ms_p50=43.6, speedup=1.09),
+        sized("idle", 0.3, 0.98, latency_ms_p50=10.0, original_latency_ms_p50=10.0, speedup=1.0),
+        sized("slow", 0.4, 0.98, latency_ms_p50=11.0, original_latency_ms_p50=10.0, speedup=10 / 11),
+    ]
+    drawn = write_report(rows, tmp_path).read_text().partition('id="size_latency"')[2]
+    (line_at,) = re.findall(r'<path d="M \S+ (\S+)  L \S+ \1  "[^>]*stroke-dasharray', drawn)
+    points = re.findall(r"<title>(\w+)\n.*?<use [^>]* y=\"(\S+)\"", drawn, re.DOTALL)
+    height = {name: float(line_at) - float(y) for name, y in points}
+    assert height["idle"] == pytest.approx(0, abs=1e-3)
+    assert height["slow"] > 0
+    assert height["busy"] / height["slow"] == pytest.approx((1 / 1.09 - 1) / 0.1, rel=1e-3)
+
+
+def test_what_cannot_be_told_from_the_original_is_as_fast(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    even = measured("a-1", speedup=0.98, speedup_low=0.9, speedup_high=1.1)
+    faster = measured("b-1", speedup=2.0, speedup_low=1.9, speedup_high=2.1)
+    assert "0.98x, as fast" in line(page([even, faster], tmp_path), "a-1")
+    show([even, faster])
+    out = capsys.readouterr().out
+    assert "0.98x, as fast" in out
+    assert "2.00x " in out
+
+
+@pytest.mark.parametrize(
+    ("counted", "heading"),
+    [(["tokens"] * 2, "tokens"), ([None] * 2, "texts"), (["texts", None], "texts"), (["texts", "images"], "examples")],
+)
+def test_the_table_says_what_is_counted(
+    counted: list[str | None], heading: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [measured(f"a-{number}", counted=each) for number, each in enumerate(counted)]
+    show(rows)
+    header = capsys.readouterr().out.splitlines()[0].split()
+    assert header[header.index("interval") + 1] == heading
+
+
+def test_what_was_measured_quickly_is_called_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    quick, full = measured("a-1", evaluation="quick"), measured("b-1", evaluation="full")
+    show([quick])
+    assert "This was measured quickly, on too few texts or repetitions to rely on: evaluation=full" in (
+        capsys.readouterr().out
+    )
+    page([quick, full], tmp_path)
+    for file in FILES[:2]:
+        assert "1 of 2 runs were measured quickly" in (tmp_path / file).read_text()
+    show([full])
+    assert "quickly" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ MET: list[tuple[dict[str, float], dict[str, Any]]] = [
     ({"size_ratio": 0.5}, {"size_ratio": 0.5}),
     ({"size_ratio": 0.5}, {"size_ratio": 0.1}),
     ({"speedup": 1.0}, {"speedup": 1.0}),
+    ({"speedup": 1.5}, {"speedup": 1.4, "speedup_low": 1.3, "speedup_high": 1.5}),
     ({"accuracy_drop": 0.0}, {"accuracy": 0.9, "original_accuracy": 0.9}),
     ({"accuracy_drop": 0.0}, {"accuracy": 0.95, "original_accuracy": 0.9}),
     ({"accuracy_drop": 0.05}, {"accuracy": 0.85, "original_accuracy": 0.9}),
@@ -42,6 +43,11 @@ MISSED: list[tuple[dict[str, float], dict[str, Any], str]] = [
     ({"agreement_low": 0.99}, {"agreement_low": 0.5}, "agreement_low 0.5000 misses the gate 0.99 by 0.4900"),
     ({"size_ratio": 0.5}, {"size_ratio": 0.625}, "size_ratio 0.6250 misses the gate 0.5 by 0.1250"),
     ({"speedup": 1.5}, {"speedup": 0.75}, "speedup 0.7500 misses the gate 1.5 by 0.7500"),
+    (
+        {"speedup": 1.5},
+        {"speedup": 1.2, "speedup_low": 1.0, "speedup_high": 1.25},
+        "speedup 1.2500 at best misses the gate 1.5 by 0.2500",
+    ),
     (
         {"accuracy_drop": 0.01},
         {"accuracy": 0.5, "original_accuracy": 0.75},

@@ -1,5 +1,7 @@
 """Models of every kind, through the recipes that come with the program."""
 
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -75,7 +77,7 @@ def test_what_is_left_out_is_said_and_the_recipe_of_the_run_gives_it_again(
     assert "stages.bitsandbytes is left out: " in (run / "run.log").read_text()
     team = tmp_path / "team" / "recipe"
     team.mkdir(parents=True)
-    (team / "again.yaml").write_text("# @package _global_\n" + (run / "recipe.yaml").read_text())
+    shutil.copy(run / "recipe.yaml", team / "again.yaml")
     code, _, said = optimizer("--config-dir", str(team.parent), "recipe=again", "out=second")
     assert code == 0, said
     assert [again.name for again in (tmp_path / "second" / "runs").iterdir()] == [run.name]
@@ -150,6 +152,8 @@ def test_experts_that_bitsandbytes_does_not_hold_are_told_on_screen_in_row_log_a
     assert largest == f"| model.layers.0.mlp.experts | 8 | 128 x 64 | {8 * 128 * 64 * 4} | {reason} |"
     assert table.index("128 x 64") < table.index("model.embed_tokens")
     log = (run / "run.log").read_text()
+    more = re.search(r"and (\d+) smaller ones", table)
+    assert log.count("left alone: ") == table.count("\n| ") - 2 + (int(more[1]) if more else 0)
     assert f"left alone: model.layers.0.mlp.experts, 8 of 128 x 64, {8 * 128 * 64 * 4} bytes: {reason}" in log
 
 

@@ -1,5 +1,6 @@
 """Sweeps: what is done once, what is done again, what stays, and what a dying run leaves the others."""
 
+import re
 import shutil
 import threading
 import time
@@ -209,6 +210,23 @@ def test_a_plan_lists_what_is_to_do_and_does_nothing(optimizer, tmp_path, monkey
     assert "is no directory" in one_line(err)
 
 
+def test_a_plan_names_what_cannot_run_and_shows_what_is_swept(optimizer, tmp_path) -> None:
+    steps = ["stages.quantize.step=0.25,0.5", "stages.quantize.skip=[],['*.query.weight']"]
+    words = ["-m", "recipe=compact", "model.path=demo,./nowhere", *steps, QUIET, "plan=true"]
+    code, out, err = optimizer(*words, "out=a-folder-with-a-long-name")
+    assert (code, err) == (1, "")
+    header, *lines = out.splitlines()
+    columns = re.split(r"  +", header.strip())
+    assert columns[:5] == ["run", "state", "model", "stages", "format"]
+    assert {"stages.quantize.step", "stages.quantize.skip"} < set(columns)
+    states = [re.split(r"  +", line.strip())[:3] for line in lines[:8]]
+    assert [state[1:] for state in states] == [["to do", "demo"]] * 4 + [["cannot run", "nowhere"]] * 4
+    assert all(re.fullmatch(r"compact-[0-9a-f]{12}", state[0]) for state in states)
+    for state, line in zip(states[4:], lines[8:12], strict=True):
+        assert line.startswith(f"{state[0]}: cannot run: model.path: './nowhere' is no directory")
+    assert lines[12].startswith("8 runs, 4 to do, 4 cannot run; at most ")
+
+
 def test_a_sweep_that_may_not_fit_on_the_disk_is_refused(optimizer, tmp_path, monkeypatch) -> None:
     sizes = ["-m", "recipe=fp16,bf16", QUIET]
     usage = shutil.disk_usage(tmp_path)
@@ -217,7 +235,11 @@ def test_a_sweep_that_may_not_fit_on_the_disk_is_refused(optimizer, tmp_path, mo
     code, _, err = optimizer(*sizes)
     assert code == 2
     assert "out: 'outputs' has 1.6 MB free and these runs may need " in one_line(err)
-    assert not rows_there(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    code, _, err = optimizer(*sizes, "model.path=demo,./nowhere", "out=deep/there")
+    assert code == 2
+    assert "out: 'deep/there' has 1.6 MB free" in one_line(err)
+    assert list(tmp_path.iterdir()) == []
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=2 * free))
     assert optimizer(*sizes)[0] == 0
 
@@ -238,9 +260,9 @@ def test_what_does_not_fit_the_model_is_refused_before_anything_is_written(optim
     assert sorted(row["status"] for row in rows(tmp_path / "outputs")) == ["failed", "ok"]
 
 
-def test_much_pruning_brings_a_warning(model: str, tmp_path: Path) -> None:
+def test_much_pruning_brings_one_warning(model: str, tmp_path: Path) -> None:
     lines: list[str] = []
-    sweep.sweep([parse(pruned(model, 0.6))], tmp_path, say=lines.append)
+    sweep.sweep([parse(pruned(model, amount)) for amount in (0.6, 0.7)], tmp_path, say=lines.append)
     assert lines[0] == ("stages.prune: pruning above 0.5 often costs much accuracy; look at the agreement")
     assert not any("above" in line for line in lines[1:])
 
@@ -285,7 +307,7 @@ def test_a_search_is_a_command_with_rows_a_page_and_only_its_front(optimizer, tm
     code, out, _ = optimizer("-m", "recipe=smallest,fp16", "plan=true")
     assert code == 0
     assert "smallest: a search of 20 trials" in out
-    assert "1 runs, 1 to do" in out
+    assert "1 run, 1 to do; at most " in out
     assert optimizer(*words, "gates.size_ratio=0.01", "out=none")[0] == 1
 
 
@@ -306,9 +328,12 @@ def test_a_sweep_of_nothing_is_nothing(tmp_path) -> None:
 
 def test_a_folder_in_the_models_own_is_refused(optimizer, tmp_path) -> None:
     tiny.save(tiny.bert(), tmp_path)
-    code, _, err = optimizer("recipe=fp16", "model.path=.", QUIET)
-    assert code == 2
-    assert "out: 'outputs' lies in the model's own folder" in one_line(err)
+    before = sorted(tmp_path.rglob("*"))
+    for words in (["recipe=fp16"], ["recipe=smallest", "~gates.agreement"]):
+        code, _, err = optimizer(*words, "model.path=.", QUIET)
+        assert code == 2
+        assert "out: 'outputs' lies in the model's own folder" in one_line(err)
+        assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_the_order_of_the_stages_is_a_run_of_its_own(model, tmp_path) -> None:
@@ -350,8 +375,8 @@ def test_a_run_that_another_process_holds_is_not_waited_for_in_planning(model, t
     (first,) = sweep.sweep([parse(pruned(model, 0.1))], tmp_path)
     at = plan(parse(pruned(model, 0.1)))
     with FileLock(tmp_path / "runs" / first.run_id / ".lock"):
-        assert run.judge(at, tmp_path, "all") is None
-    assert run.judge(at, tmp_path, "all") == first
+        assert run.stored(at, tmp_path, "all") is None
+    assert run.stored(at, tmp_path, "all") == first
 
 
 def test_a_row_that_cannot_be_stored_does_not_stop_the_others(model, tmp_path) -> None:

@@ -265,3 +265,10 @@ def test_from_python_it_returns_the_model_loaded(
 def test_from_python_an_error_is_raised(script: Callable[[str], ModuleType], tmp_path: Path) -> None:
     with pytest.raises(OptimizerError, match="is no directory"):
         script("quantization_code").apply_quantization(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("place", ["/", "/.."])
+def test_the_root_of_the_file_system_is_no_place_for_a_model(quantize: Run, shared: Path, place: str) -> None:
+    code, out, err = quantize(shared, "--output_path", place)
+    assert (code, out) == (2, "")
+    assert one_line(err) == "quantization_code: /: is the root of the file system; write a folder below it\n"

@@ -400,7 +400,7 @@ def with_ranges(**ranges: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("recipe", "line"),
     [
-        (changed(search={"minimise": "x"}), "search: unknown key 'minimise'; did you mean 'minimize'?"),
+        (changed(search={"minimise": "x"}), "search: unknown key 'minimise'; did you mean 'search.minimize'?"),
         (changed(search={"minimize": None}), "search: one of minimize and maximize is required; write minimize: "),
         (changed(search={"maximize": "agreement"}), "search: one of minimize and maximize is required"),
         (changed(search={"minimize": "size_rate"}), "unknown column 'size_rate'; did you mean 'size_ratio'?"),
