@@ -17,7 +17,7 @@ from optimizer.model import internals
 from optimizer.model.outline import Entry, Outline
 from optimizer.model.roles import linear_modules, places
 from optimizer.model.safetensors_file import DTYPES
-from optimizer.model.task import Task, auto_class, task_of
+from optimizer.model.task import Task, auto_class, has_head, task_of
 from optimizer.model.weight import Place, Weight
 
 SINGLE = "model.safetensors"
@@ -137,7 +137,8 @@ def open_checkpoint(directory: Path) -> Checkpoint:
         for name, shape in shard.shapes.items()
         if name not in tied
     }
-    outline = Outline(config, task, entries, linear_modules(model), internals.precise(model))
+    linear = linear_modules(model, has_head=has_head(task))
+    outline = Outline(config, task, entries, linear, internals.precise(model))
     stored = {place.parameter for place in outline.places.values()}
     checkpoint = Checkpoint(
         directory=directory,

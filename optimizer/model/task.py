@@ -59,6 +59,11 @@ def task_of(config: Mapping[str, Any]) -> Task:
     )
 
 
+def has_head(task: Task) -> bool:
+    """Whether models of `task` end in layers of the task's own, rather than give embeddings."""
+    return task != "encoder"
+
+
 def problem_of(config: Any) -> Problem:
     """What a classifier with this transformers configuration decides on: one label, a set of them, or numbers."""
     if config.problem_type == "multi_label_classification":

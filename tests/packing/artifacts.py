@@ -47,6 +47,9 @@ MODELS: dict[str, Callable[[], hf.PreTrainedModel]] = {
     "llama": tiny.llama,
     "t5": tiny.t5,
     "mixtral": mixtral,
+    "gpt_oss": tiny.gpt_oss,
+    "xlnet": tiny.xlnet,
+    "funnel": tiny.funnel,
     "wav2vec2": tiny.wav2vec2,
 }
 
