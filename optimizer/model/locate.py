@@ -11,11 +11,22 @@ from pydantic import Field
 from optimizer import demo
 from optimizer.errors import ModelError
 from optimizer.model.checkpoint import open_shards
+from optimizer.model.directory import home
 from optimizer.settings import Settings, nearest
 
 DEMO = "demo"
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
-_FILES = ["*.json", "*.safetensors", "pytorch_model*.bin", "*.txt", "*.model", "*.md", "*.jinja", "LICENSE*"]
+_FILES = [
+    "*.json",
+    "*.safetensors",
+    "pytorch_model*.bin",
+    "*/pytorch_model*.bin",
+    "*.txt",
+    "*.model",
+    "*.md",
+    "*.jinja",
+    "LICENSE*",
+]
 
 
 class ModelSettings(Settings):
@@ -80,7 +91,7 @@ def _from_hub(settings: ModelSettings, directory: Path) -> Path:
     download = partial(snapshot_download, settings.path, revision=settings.revision, allow_patterns=_FILES)
     with suppress(Exception):  # not in the cache, or only in part (somebody wanted just its tokenizer): ask the hub
         cached = Path(download(local_files_only=True))
-        open_shards(cached)
+        open_shards(home(cached))
         return cached
     try:
         return Path(download())

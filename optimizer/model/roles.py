@@ -33,6 +33,13 @@ def places(model: PreTrainedModel, names: Iterable[str]) -> dict[str, Place]:
     return {name: _place(model, parameter) for name, parameter in internals.renamed(model, names).items()}
 
 
+def place_in_module(kind: str, name: str, axes: int) -> Place:
+    """The place of a weight of a sentence-transformers module of this class, by its name and its number of axes."""
+    path, _, leaf = name.rpartition(".")
+    matrix: Role = "linear" if kind == "Dense" and axes == 2 else "other"
+    return Place(name, path, "bias" if leaf.endswith("bias") else matrix, -1)
+
+
 def linear_modules(model: PreTrainedModel, *, has_head: bool) -> dict[str, str | None]:
     """Every linear module of a model, with the reason why a quantizer leaves it alone; None where it need not.
 

@@ -1,7 +1,8 @@
 """How much disk an artifact will take, before it is made."""
 
 from optimizer.formats import FORMATS
-from optimizer.model.checkpoint import Checkpoint, model_files, weight_bytes
+from optimizer.model.checkpoint import Checkpoint, weight_bytes
+from optimizer.model.directory import model_files
 from optimizer.recipe import Recipe
 from optimizer.stages import staging
 
@@ -21,5 +22,5 @@ def artifact_bytes(original: Checkpoint, recipe: Recipe) -> int:
     if recipe.output.also_pt:
         bits += sum(entry.values * max(entry.plain_bits, _PICKLED_BITS) for entry in entries)
         around *= 2
-    files = sum(path.stat().st_size for path in model_files(original.directory))
-    return int(bits / 8 * _MARGIN) + around + _RECORD + files - weight_bytes(original.directory)
+    files = sum(path.stat().st_size for path in model_files(original.root))
+    return int(bits / 8 * _MARGIN) + around + _RECORD + files - weight_bytes(original.root)
