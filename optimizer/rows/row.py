@@ -94,6 +94,7 @@ class Row:
     engine_choice: Text = _column("latency")
     distinct_answers: Count = _column("quality")
     original_distinct_answers: Count = _column("quality")
+    word_error_rate: Number = _column("quality")
     further: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @classmethod

@@ -227,6 +227,42 @@ def test_the_screen_is_silent_where_little_or_nothing_was_to_be_changed(
     assert float(row["untouched_ratio"]) == ratio or 0 < float(row["untouched_ratio"]) < 0.05
 
 
+def test_the_best_text_for_an_image_agrees(
+    optimizer: Callable[..., tuple[int, str, str]], tiny_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    original = tiny_model("zero-shot-image-classification", tmp_path / "clip")
+    settings = "model=local", f"model.path={original}", "evaluation.repetitions=1", "evaluation.warmup=0", "threads=1"
+    for recipe in ("packed_fp16", "compact"):
+        code, _, said = optimizer(f"recipe={recipe}", *settings)
+        assert code == 0, said
+    compact, half = sorted(rows(tmp_path / "outputs"), key=lambda row: row["recipe"])
+    assert (half["data"], half["examples"]) == ("random", "64")
+    assert 0.9 < float(half["agreement"]) <= 1
+    assert 0.1 < float(compact["agreement"]) <= 1
+    assert float(compact["max_logit_difference"]) > float(half["max_logit_difference"]) > 0
+    assert float(half["latency_ms_p50"]) > 0
+    assert float(half["batch_changed"]) == 0
+
+
+def test_speech_recognition_is_measured_by_what_is_written(
+    optimizer: Callable[..., tuple[int, str, str]], tiny_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    original = tiny_model("speech-seq2seq", tmp_path / "whisper")
+    settings = "model=local", f"model.path={original}", "evaluation.repetitions=1", "evaluation.warmup=0", "threads=1"
+    code, _, said = optimizer("recipe=compact", *settings)
+    assert code == 0, said
+    (row,) = rows(tmp_path / "outputs")
+    assert row["data"] == "random"
+    assert 0 < float(row["agreement"]) <= 1
+    assert float(row["word_error_rate"]) > 0
+    assert float(row["peak_memory_mb"]) > 0
+    card = (tmp_path / "outputs" / row["artifact"] / "README.md").read_text()
+    assert "| word_error_rate | " in card
+    code, _, said = optimizer("recipe=compact_int8", *settings)
+    assert code == 2
+    assert "not speech-seq2seq; write " in said
+
+
 def _answer(model: PreTrainedModel, inputs: dict[str, Any]) -> torch.Tensor:
     with torch.no_grad():
         logits: torch.Tensor = model(**inputs).logits
