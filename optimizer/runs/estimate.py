@@ -17,7 +17,8 @@ def artifact_bytes(original: Checkpoint, recipe: Recipe) -> int:
     """An upper bound of the bytes of the artifact's files, near in large models; from outlines alone."""
     format_ = FORMATS[recipe.output.format]
     entries = staging.last(original.outline, recipe.laid(original.outline)).entries.values()
-    bits = sum(entry.values * format_.bits(entry) for entry in entries)
+    beside = {shard.output_name for shard in original.modules}  # which no format packs
+    bits = sum(entry.values * (entry.plain_bits if entry.file in beside else format_.bits(entry)) for entry in entries)
     around = sum(_HEADER + (_LAYOUT if entry.quantized and entry.quantized.fixed else 0) for entry in entries)
     if recipe.output.also_pt:
         bits += sum(entry.values * max(entry.plain_bits, _PICKLED_BITS) for entry in entries)

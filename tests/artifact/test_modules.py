@@ -18,6 +18,7 @@ from optimizer.errors import ModelError
 from optimizer.evaluation import size
 from optimizer.model.checkpoint import open_checkpoint, weight_bytes
 from optimizer.recipe import parse
+from optimizer.runs.estimate import artifact_bytes
 
 TYPES = {"": "Transformer", "0_Transformer": "Transformer", "1_Pooling": "Pooling", "2_Dense": "Dense"}
 DENSE = {"in_features": 64, "out_features": 32, "bias": True, "activation_function": "torch.nn.modules.activation.Tanh"}
@@ -89,6 +90,15 @@ def test_the_size_is_that_of_all_modules(tmp_path: Path) -> None:
     tensors = [*load_file(original / "model.safetensors").values(), *dense(original).values()]
     assert figures["parameters"] == checkpoint.parameters == sum(map(torch.Tensor.numel, tensors))
     assert dense(tmp_path / "artifact")["linear.weight"].dtype == torch.float16
+
+
+def test_the_space_that_a_plan_says_counts_on_no_packing_of_theirs(tmp_path: Path) -> None:
+    original = build(tmp_path / "embedder")
+    save_file({"linear.weight": torch.randn(1024, 1024)}, original / "2_Dense" / "model.safetensors")
+    tiny.optimize(original, tmp_path / "artifact", STAGES, format="packed")
+    recipe = parse({"name": "tiny", "stages": STAGES, "format": "packed"})
+    taken = sum(path.stat().st_size for path in (tmp_path / "artifact").rglob("*") if path.is_file())
+    assert taken <= artifact_bytes(open_checkpoint(original), recipe) < 1.5 * taken
 
 
 def test_patterns_name_a_module_by_its_folder(tmp_path: Path) -> None:
