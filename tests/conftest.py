@@ -59,7 +59,7 @@ def _save(task: Task, directory: Path, changes: dict[str, Any]) -> Path:
         _plain_tokenizer().save_pretrained(directory)
     elif task == "seq2seq-lm":
         _plain_tokenizer(ending="</s>").save_pretrained(directory)
-    elif task != "image-classification":
+    elif task not in ("image-classification", "zero-shot-image-classification", "speech-seq2seq"):
         _bert_tokenizer().save_pretrained(directory)
     return directory
 
@@ -80,6 +80,20 @@ def _model(task: Task, changes: dict[str, Any]) -> Any:
         case "image-classification":
             shape = {"image_size": 8, "patch_size": 4, "num_labels": 3}
             return hf.ViTForImageClassification(hf.ViTConfig(**_SIZE | shape | changes))
+        case "zero-shot-image-classification":
+            text = _SIZE | {"vocab_size": vocabulary, "max_position_embeddings": 16, "eos_token_id": 3}
+            image = _SIZE | {"image_size": 8, "patch_size": 4}
+            parts = {"text_config": text, "vision_config": image, "projection_dim": 16}
+            return hf.CLIPModel(hf.CLIPConfig(**parts | changes))
+        case "speech-seq2seq":
+            size = {"d_model": 32, "init_std": 0.5, "num_mel_bins": 8, "max_source_positions": 20}
+            size |= dict.fromkeys(("encoder_layers", "decoder_layers"), 1) | {"max_target_positions": 40}
+            size |= dict.fromkeys(("encoder_attention_heads", "decoder_attention_heads"), 2)
+            size |= dict.fromkeys(("encoder_ffn_dim", "decoder_ffn_dim"), 64)
+            ends = {"decoder_start_token_id": 1, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+            none = {"begin_suppress_tokens": None}
+            config = hf.WhisperConfig(**{"vocab_size": vocabulary} | size | ends | none | changes)
+            return hf.WhisperForConditionalGeneration(config)
     heads: dict[str, Any] = {
         "sequence-classification": hf.BertForSequenceClassification,
         "token-classification": hf.BertForTokenClassification,

@@ -11,8 +11,12 @@ from transformers import (
     BertForSequenceClassification,
     DistilBertConfig,
     DistilBertForSequenceClassification,
+    FunnelConfig,
+    FunnelForSequenceClassification,
     GPT2Config,
     GPT2LMHeadModel,
+    GptOssConfig,
+    GptOssForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     MixtralConfig,
@@ -30,6 +34,8 @@ from transformers import (
     ViTForImageClassification,
     Wav2Vec2Config,
     Wav2Vec2ForSequenceClassification,
+    XLNetConfig,
+    XLNetForSequenceClassification,
 )
 
 import optimizer
@@ -147,6 +153,35 @@ def mixtral() -> PreTrainedModel:
     return MixtralForCausalLM(config)
 
 
+def gpt_oss() -> PreTrainedModel:
+    """Experts in one tensor [experts, inputs, outputs], with biases."""
+    torch.manual_seed(0)
+    config = GptOssConfig(
+        vocab_size=VOCABULARY, hidden_size=64, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1,
+        head_dim=32, intermediate_size=48, num_local_experts=4, initializer_range=_SPREAD,
+    )  # fmt: skip
+    return GptOssForCausalLM(config)
+
+
+def xlnet() -> PreTrainedModel:
+    """Projections of three axes, which are parameters of the attention itself."""
+    torch.manual_seed(0)
+    config = XLNetConfig(
+        vocab_size=VOCABULARY, d_model=64, n_layer=1, n_head=2, d_inner=128, initializer_range=_SPREAD, num_labels=3
+    )
+    return XLNetForSequenceClassification(config)
+
+
+def funnel() -> PreTrainedModel:
+    """A projection of positions in three axes."""
+    torch.manual_seed(0)
+    config = FunnelConfig(
+        vocab_size=VOCABULARY, block_sizes=[1, 1], num_decoder_layers=1, d_model=64, n_head=2, d_head=32, d_inner=128,
+        num_labels=3,
+    )  # fmt: skip
+    return FunnelForSequenceClassification(config)
+
+
 def resnet() -> PreTrainedModel:
     """Convolutions, and no linear layer but the head."""
     torch.manual_seed(0)
@@ -165,9 +200,9 @@ def wav2vec2() -> PreTrainedModel:
     return Wav2Vec2ForSequenceClassification(config)
 
 
-def save(model: PreTrainedModel, directory: Path, shard_size: str = "50GB") -> Path:
-    """The directory as save_pretrained writes it."""
-    model.save_pretrained(directory, max_shard_size=shard_size)
+def save(model: PreTrainedModel, directory: Path, shard_size: str = "50GB", *, fused: bool = False) -> Path:
+    """The directory as save_pretrained writes it; `fused` experts are in one tensor, as in the model."""
+    model.save_pretrained(directory, max_shard_size=shard_size, save_original_format=not fused)
     return directory
 
 

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from optimizer.artifact.exchange import put_in_place, recover
-from optimizer.manifest import read_manifest
 from optimizer.errors import ArtifactError
+from optimizer.manifest import read_manifest
 
 
 @contextmanager

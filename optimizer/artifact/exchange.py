@@ -8,7 +8,7 @@ from pathlib import Path
 
 from optimizer.errors import ArtifactError
 from optimizer.manifest import Manifest, read_manifest
-from optimizer.model.checkpoint import fingerprint
+from optimizer.model.directory import fingerprint
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2  # linux/fs.h

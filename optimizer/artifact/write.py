@@ -17,7 +17,8 @@ from optimizer.formats import FORMATS
 from optimizer.formats.format import Calibrated, Context, Format
 from optimizer.manifest import FORMAT_VERSION, Manifest, describe_files, versions, write_manifest
 from optimizer.model import safetensors_file
-from optimizer.model.checkpoint import Checkpoint, model_files, weight_bytes
+from optimizer.model.checkpoint import INDEX, SINGLE, Checkpoint, weight_bytes
+from optimizer.model.directory import MODULES, model_files, moved_to_root
 from optimizer.recipe import Output
 from optimizer.stages.staging import Staged
 from optimizer.stages.untouched import Remainder
@@ -32,6 +33,7 @@ _EXPORT_FOLDERS = {"onnx", "openvino"}
 _EXPORTS = ("*.onnx", "*.onnx_data", "openvino_model*.xml", "openvino_model*.bin")
 _OURS = {"config.json", "manifest.json", "recipe.yaml"}
 _LARGEST_COPY = 64 << 20
+_CARD_OF_ORIGINAL = "README.original.md"
 
 log = logging.getLogger(__name__)
 
@@ -53,8 +55,9 @@ def write(
     """
     original, output = staged.original, Output.of(staged.record)
     format_ = FORMATS[output.format]
-    with building(place, keep, source=original.directory) as directory:
+    with building(place, keep, source=original.root) as directory:
         _copy_others(original, directory)
+        _write_modules(staged, directory)
         tensors = format_.write(staged, directory, Context(output.engine_settings, threads, log.info, calibration))
         (directory / "recipe.yaml").write_text(dump(staged.record), encoding="utf-8")
         if output.also_pt:
@@ -64,7 +67,7 @@ def write(
             format=output.format,
             original=staged.name,
             original_fingerprint=original.fingerprint,
-            original_bytes=weight_bytes(original.directory),
+            original_bytes=weight_bytes(original.root),
             parameters=original.parameters,
             versions=versions((*staged.packages, *format_.packages)),
             files=describe_files(directory),
@@ -78,25 +81,52 @@ def write(
 
 
 def _copy_others(original: Checkpoint, directory: Path) -> None:
-    files = model_files(original.directory)
+    """Every small file but weights; those of the folder that transformers loads lie where it looks for them."""
+    files = model_files(original.root)
     incomplete = set(_incomplete(files))
+    holders = {original.directory, *(shard.path.parent for shard in original.modules)}
     for path in files:
-        relative = path.relative_to(original.directory)
-        weights = path.name.endswith(_WEIGHT_SUFFIXES) and path.parent == original.directory
-        if _is_export(relative):
-            log.info("%s is left out: it is another form of the original", relative)
+        name = path.relative_to(original.root)
+        if _is_export(name):
+            log.info("%s is left out: it is another form of the original", name)
             continue
-        if weights or str(relative) in _OURS:
+        if path.name.endswith(_WEIGHT_SUFFIXES) and path.parent in holders:
             continue
         if path.stat().st_size > _LARGEST_COPY:
-            log.warning("%s is left out: it is larger than %d MB", relative, _LARGEST_COPY >> 20)
+            log.warning("%s is left out: it is larger than %d MB", name, _LARGEST_COPY >> 20)
             continue
         if path in incomplete:
-            log.warning("%s is left out: it is of no use without a file that is too large", relative)
+            log.warning("%s is left out: it is of no use without a file that is too large", name)
             continue
-        target = directory / (ORIGINAL_CARD if str(relative) == "README.md" else relative)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target)
+        target = _target(original, path)
+        if str(target) in _OURS:
+            continue
+        (directory / target).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, directory / target)
+    if original.directory != original.root:
+        (directory / MODULES).write_text(moved_to_root(original.root), encoding="utf-8")
+
+
+def _target(original: Checkpoint, path: Path) -> Path:
+    """Where a file of the original goes; one that would take the place of another stays in its folder."""
+    name = path.relative_to(original.root)
+    if path.is_relative_to(original.directory):
+        inner = path.relative_to(original.directory)
+        name = name if inner != name and (original.root / inner).exists() else inner
+    return Path(ORIGINAL_CARD) if str(name) == "README.md" else name
+
+
+def _write_modules(staged: Staged, directory: Path) -> None:
+    """The weights of other modules than the transformers model, plain in every format, as their library reads them."""
+    stored: dict[Path, dict[str, dict[str, int]]] = {}
+    for shard in staged.original.modules:
+        path = directory / shard.output_name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tensors = ((weight.name.removeprefix(shard.weight("")), weight.tensor) for weight in staged.stream(shard))
+        stored.setdefault(path.parent, {})[path.name] = safetensors_file.write(path, tensors)
+    for folder, files in stored.items():
+        if SINGLE not in files:
+            safetensors_file.write_index(folder / INDEX, files)
 
 
 def _incomplete(files: list[Path]) -> Iterator[Path]:
@@ -112,7 +142,7 @@ def _incomplete(files: list[Path]) -> Iterator[Path]:
 
 def _is_export(file: Path) -> bool:
     """Whether it holds the original's weights for another engine, which the artifact's are not."""
-    return file.parts[0] in _EXPORT_FOLDERS or any(file.match(pattern) for pattern in _EXPORTS)
+    return not _EXPORT_FOLDERS.isdisjoint(file.parts[:-1]) or any(file.match(pattern) for pattern in _EXPORTS)
 
 
 def _write_pickle(format_: Format, directory: Path) -> None:

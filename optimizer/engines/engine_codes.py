@@ -116,7 +116,8 @@ def _is_matrix(node: Any) -> bool:
 
 def holds(codes: Codes) -> bool:
     """Whether a graph's int8 weights can be these codes as they are."""
-    return codes.scale.ndim in (0, 2) and int(codes.values.abs().max()) <= LARGEST
+    by_row = tuple(codes.scale.shape) in ((), (len(codes.values), 1))
+    return by_row and int(codes.values.abs().max()) <= LARGEST
 
 
 def _int8_weights(graph: Any, readers: Mapping[str, Codes]) -> list[tuple[Any, Codes, tuple[Any, Any]]]:

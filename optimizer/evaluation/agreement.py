@@ -6,6 +6,7 @@ nothing. All arithmetic is in float32, sums over rows in float64.
 """
 
 import math
+from collections.abc import Sequence
 from statistics import NormalDist
 from typing import Literal
 
@@ -72,6 +73,16 @@ def negative_log_likelihood(logits: Tensor, targets: Tensor) -> Tensor:
     """-ln p(target) of each row that has a target, in nats; `targets` `[rows]` are class ids or IGNORED."""
     known = targets != IGNORED
     return torch.nn.functional.cross_entropy(logits[known].float(), targets[known], reduction="none")
+
+
+def word_errors(original: Sequence[str], artifact: Sequence[str]) -> int:
+    """The fewest words to put in, leave out or replace that make one text of the other (Levenshtein, 1966)."""
+    row = list(range(len(artifact) + 1))
+    for place, word in enumerate(original, 1):
+        diagonal, row[0] = row[0], place
+        for column, other in enumerate(artifact, 1):
+            diagonal, row[column] = row[column], min(row[column] + 1, row[column - 1] + 1, diagonal + (word != other))
+    return row[-1]
 
 
 def cosine(original: Tensor, artifact: Tensor) -> Tensor:

@@ -31,6 +31,7 @@ from optimizer.evaluation.predict import (
     valid,
 )
 from optimizer.evaluation.tally import Answers, Figures, Tally
+from optimizer.evaluation.words import Words
 from optimizer.model.checkpoint import read_config
 from optimizer.model.task import Task
 
@@ -48,7 +49,7 @@ def compare(job: Job, texts: Texts, original: Side, artifact: Side) -> Figures:
     config = transformers.AutoConfig.from_pretrained(job.original, trust_remote_code=False)
     path = job.cache / f"{_key(job, asked)}.safetensors"
     labels = None if asked.data == "random" else check_labels(texts, read_config(job.original))
-    tally = Tally(decision(job.task, config))
+    tally, words = Tally(decision(job.task, config)), Words(job.original, config)
     examples, width = asked.examples(job.settings.examples), logits_per_token(job.task, config)
     plan = list(batches(examples, job.settings.batch_size, asked.pad_id, width))
     own_plan = _own_plan(job, plan, artifact.inputs) if artifact.inputs is not asked else plan
@@ -64,6 +65,8 @@ def compare(job: Job, texts: Texts, original: Side, artifact: Side) -> Figures:
         for whose, logits in (("original", answers.original), ("artifact", answers.artifact)):
             broken[whose] += _without_an_answer(batch, logits, answers.valid)
         tally.add(answers)
+        if job.task == "speech-seq2seq":
+            tally.add_texts(*(words.of(prediction.decoder_ids) for prediction in (expected, found)))
     for whose, positions in broken.items():
         if positions:
             raise EvaluationError(_nan(whose, positions, len(examples), asked.data))

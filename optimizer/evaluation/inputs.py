@@ -19,6 +19,7 @@ from optimizer.model.tokenizer import load_tokenizer, tokenizer_files
 
 Inputs = TokenInputs | RandomInputs
 
+_TEXTS = 16  # that each image is held against
 _LOGITS_AT_ONCE = 2**27  # that one model gives for one batch: 512 MiB in float32
 
 
@@ -33,6 +34,8 @@ class Batch:
 def prepare(directory: Path, task: Task, texts: Texts, seed: int) -> Inputs:
     """Inputs for the model in `directory`, by the tokenizer that lies there where it takes text."""
     model = on_meta(directory, task)
+    if task == "zero-shot-image-classification":
+        return RandomInputs(model, seed, texts=_TEXTS)
     tokenizer = load_tokenizer(directory) if model.main_input_name == "input_ids" else None
     if tokenizer is None:
         return RandomInputs(model, seed)

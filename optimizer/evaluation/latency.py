@@ -48,7 +48,7 @@ def cells(original: Side, artifact: Side, settings: EvaluationSettings) -> list[
     for batch_size in grid.batch_sizes:
         for length in grid.lengths:
             blocks = [side.inputs.block(batch_size, length) for side in (original, artifact)]
-            tokens = blocks[0]["input_ids"].shape[1] if "input_ids" in blocks[0] else None
+            tokens = blocks[0]["input_ids"].shape[-1] if "input_ids" in blocks[0] else None
             before, after = (_pass(side, block) for side, block in zip((original, artifact), blocks, strict=True))
             tuning = partial(tune, artifact.task, artifact.model, blocks[1])
             found.setdefault((batch_size, tokens), Cell(batch_size, tokens, before, after, tuning))

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import GenerationMixin
 
 from optimizer.engines.runnable import Runnable as Graph
 from optimizer.errors import EvaluationError
@@ -24,7 +25,8 @@ class Prediction:
 
     Rows are the examples; the tokens that are not padding for token classification and language models; the
     generated tokens for sequence to sequence, where `decoder_ids` `[examples, 1 + tokens]` are the original's
-    greedy output after its start token. For question answering logits are `[examples, 2, tokens]`: start and end.
+    greedy output after its start token, of speech the model's own. For question answering logits are `[examples, 2,
+    tokens]`: start and end; for images and texts `[images, texts]`.
     """
 
     logits: Tensor
@@ -71,7 +73,7 @@ def next_tokens(task: Task, inputs: Tensors) -> Tensor | None:
 def forward_inputs(task: Task, model: Runnable, block: Tensors) -> Tensors:
     """A block's inputs on the model's device, complete for one forward pass of `task`.
 
-    For sequence to sequence the decoder reads the block's own first tokens.
+    For sequence to sequence the decoder reads the block's own first tokens, of speech any.
     """
     return _KINDS[task].complete(_on_device(model, block))
 
@@ -115,23 +117,38 @@ def _pooled(model: Any, inputs: Tensors, decoder_ids: Tensor | None) -> Predicti
     return Prediction((states * weights).sum(1) / weights.sum(1))
 
 
+def _of_images(model: Any, inputs: Tensors, decoder_ids: Tensor | None) -> Prediction:
+    return Prediction(model(**_with_texts(inputs)).logits_per_image)
+
+
 def _generated(model: Any, inputs: Tensors, decoder_ids: Tensor | None) -> Prediction:
-    """Logits for each token of `decoder_ids` up to the first end of sequence, given those before it."""
+    ids = _greedy(model, inputs) if decoder_ids is None else decoder_ids.to(model.device)
+    return Prediction(_following_logits(model, inputs, ids), ids)
+
+
+def _transcribed(model: Any, inputs: Tensors, decoder_ids: Tensor | None) -> Prediction:
+    own = _greedy(model, inputs)
+    ids = own if decoder_ids is None else decoder_ids.to(model.device)
+    return Prediction(_following_logits(model, inputs, ids), own)
+
+
+def _following_logits(model: Any, inputs: Tensors, ids: Tensor) -> Tensor:
+    """Logits for each token of `ids` up to the first end of sequence, given those before it."""
+    logits: Tensor = model(**inputs, decoder_input_ids=ids[:, :-1]).logits
+    ends = torch.tensor(_end_ids(model), device=ids.device)
+    ended = torch.isin(ids[:, 1:], ends).cumsum(1)
+    before_end = torch.cat([torch.zeros_like(ended[:, :1]), ended[:, :-1]], dim=1) == 0
+    return logits[before_end]
+
+
+def _greedy(model: Any, inputs: Tensors) -> Tensor:
     if not hasattr(model, "generation_config"):
         raise EvaluationError(
             "a sequence to sequence model is measured by the text that it writes, and only torch writes here; "
             "write format=dense, or evaluation=none"
         )
-    ids = _greedy(model, inputs) if decoder_ids is None else decoder_ids.to(model.device)
-    logits = model(**inputs, decoder_input_ids=ids[:, :-1]).logits
-    ends = torch.tensor(_end_ids(model), device=ids.device)
-    ended = torch.isin(ids[:, 1:], ends).cumsum(1)
-    before_end = torch.cat([torch.zeros_like(ended[:, :1]), ended[:, :-1]], dim=1) == 0
-    return Prediction(logits[before_end], ids)
-
-
-def _greedy(model: Any, inputs: Tensors) -> Tensor:
-    ids: Tensor = model.generate(**inputs, max_new_tokens=_NEW_TOKENS, num_beams=1, do_sample=False)
+    # Not Whisper's own `generate`, which asks generation_config.json for languages and leaves out the start token.
+    ids: Tensor = GenerationMixin.generate(model, **inputs, max_new_tokens=_NEW_TOKENS, num_beams=1, do_sample=False)
     return ids
 
 
@@ -153,6 +170,16 @@ def _following(inputs: Tensors) -> Tensor:
 
 def _with_decoder(inputs: Tensors) -> Tensors:
     return inputs | {"decoder_input_ids": inputs["input_ids"][:, :_NEW_TOKENS]}
+
+
+def _with_any_decoder(inputs: Tensors) -> Tensors:
+    sound = next(iter(inputs.values()))
+    return inputs | {"decoder_input_ids": torch.zeros(len(sound), _NEW_TOKENS, dtype=torch.long, device=sound.device)}
+
+
+def _with_texts(inputs: Tensors) -> Tensors:
+    """The same texts for all images, once."""
+    return {name: values if name == "pixel_values" else values[0] for name, values in inputs.items()}
 
 
 @dataclass(frozen=True)
@@ -180,5 +207,7 @@ _KINDS: dict[Task, _Kind] = {
     "masked-lm": _Kind(_of_tokens, words=True, rows="tokens"),
     "causal-lm": _Kind(_of_tokens, words=True, rows="tokens", next_tokens=_following),
     "seq2seq-lm": _Kind(_generated, words=True, rows="tokens", complete=_with_decoder),
+    "speech-seq2seq": _Kind(_transcribed, words=True, rows="tokens", complete=_with_any_decoder),
+    "zero-shot-image-classification": _Kind(_of_images, complete=_with_texts),
     "encoder": _Kind(_pooled, lambda config: "vector"),
 }

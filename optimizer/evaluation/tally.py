@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -66,6 +66,12 @@ class Tally:
                 self._add_decisions(piece)
             self._add_truth(piece)
 
+    def add_texts(self, original: Iterable[Sequence[str]], artifact: Iterable[Sequence[str]]) -> None:
+        """Count the words of the texts that both models have written to one batch."""
+        for before, after in zip(original, artifact, strict=True):
+            self._sums["words"] += len(before)
+            self._sums["word errors"] += agreement.word_errors(before, after)
+
     def figures(self) -> Figures:
         """Every figure that the answers so far give; a NaN among the logits makes NaN of what it enters."""
         if self._decision == "vector":
@@ -83,6 +89,8 @@ class Tally:
         if self._sums["next tokens"]:
             figures["perplexity"] = _exp(self._mean("surprise", self._sums["next tokens"]))
             figures["original_perplexity"] = _exp(self._mean("original surprise", self._sums["next tokens"]))
+        if self._sums["words"]:
+            figures["word_error_rate"] = self._mean("word errors", self._sums["words"])
         return figures
 
     def _decided(self) -> Figures:

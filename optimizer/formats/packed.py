@@ -16,7 +16,7 @@ from optimizer.loading.packed import restored, write_dense
 from optimizer.manifest import Listed
 from optimizer.model.checkpoint import Shard
 from optimizer.model.outline import Entry
-from optimizer.model.weight import Weight
+from optimizer.model.weight import MATRICES, Role, Weight
 from optimizer.packing.marker import FORMAT_VERSION, METHOD
 from optimizer.packing.payload import is_payload, pack, stored_codes
 from optimizer.processes.cores import cores
@@ -39,7 +39,7 @@ class Packed(Safetensors):
     def store(self, weight: Weight, threads: int) -> torch.Tensor:
         """A payload for matrices that the plug-in meets, else the values."""
         values = weight.codes.values if weight.codes else weight.tensor
-        if not _is_packed(weight.name, values.ndim, known=weight.module is not None):
+        if weight.module is None or not _is_packed(weight.name, weight.role, values.ndim):
             return weight.tensor
         return pack(weight, threads)
 
@@ -60,12 +60,10 @@ class Packed(Safetensors):
 
     def bits(self, entry: Entry) -> float:
         """Those of its codes where they are packed, else of its dtype: no zeros are counted on to save something."""
-        fixed = entry.quantized is not None and entry.quantized.fixed
-        if entry.quantized is None or not (
-            fixed or _is_packed(entry.name, len(entry.shape), known=entry.place is not None)
-        ):
+        if entry.quantized is None:
             return entry.plain_bits
-        return min(entry.quantized.bits, entry.plain_bits)
+        packed = entry.place is not None and _is_packed(entry.name, entry.place.role, len(entry.shape))
+        return min(entry.quantized.bits, entry.plain_bits) if packed or entry.quantized.fixed else entry.plain_bits
 
     def unpack(self, directory: Path, output: Path) -> tuple[set[str], Listed | None]:
         """Write config.json and the weights as the dense format has them; ArtifactError for a damaged payload."""
@@ -76,6 +74,6 @@ class Packed(Safetensors):
         return restored(shard)
 
 
-def _is_packed(name: str, axes: int, *, known: bool) -> bool:
-    """Whether the plug-in meets a tensor when it is loaded."""
-    return known and axes >= _MATRIX and name.endswith("weight")
+def _is_packed(name: str, role: Role | None, axes: int) -> bool:
+    """Whether a tensor that the model knows is stored as a payload: any matrix, whatever it is called."""
+    return axes >= _MATRIX and (role in MATRICES or name.endswith("weight"))

@@ -11,7 +11,7 @@ from optimizer.formats.format import Context, Stored
 from optimizer.integrity import describe
 from optimizer.manifest import Listed
 from optimizer.model import safetensors_file
-from optimizer.model.checkpoint import INDEX, Shard, open_shards, stored_tensors, weight_bytes
+from optimizer.model.checkpoint import INDEX, Shard, open_shards, stored_tensors
 from optimizer.model.loading import write_config
 from optimizer.model.outline import Entry, Outline
 from optimizer.model.weight import Parts, Weight
@@ -85,8 +85,9 @@ class Safetensors:
 
     def stored(self, directory: Path, names: Collection[str]) -> Stored:
         """What its files hold; `names` are the original's tensors, so that scales and their like do not count."""
-        values = zeros = 0
+        size = values = zeros = 0
         for shard in open_shards(directory):
+            size += shard.path.stat().st_size
             known = [name for name in shard.shapes if name in names]
             # Codes of 4 bits stand for the numbers of a table beside them, of which one is zero.
             tables = {f"{name}.quant_map": name for name in known if f"{name}.quant_map" in shard.shapes}
@@ -95,7 +96,7 @@ class Safetensors:
                 codes = self.codes(tensor)
                 counted = _in_halves(codes, levels[name]) if name in levels else _counted(codes)
                 values, zeros = values + counted[0], zeros + counted[1]
-        return Stored(weight_bytes(directory), values, zeros)
+        return Stored(size, values, zeros)
 
     def plain(self, directory: Path) -> Iterator[tuple[str, torch.Tensor]]:
         """The weights by their names, one at a time, as the dense format stores them."""

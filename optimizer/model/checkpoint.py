@@ -1,10 +1,9 @@
 """A model directory as a lazy, re-readable stream of weights with their roles."""
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,40 +13,54 @@ from transformers import PreTrainedModel
 
 from optimizer.errors import ModelError, first_line
 from optimizer.model import internals
+from optimizer.model.directory import Module, fingerprint, home, modules, stamps
 from optimizer.model.outline import Entry, Outline
-from optimizer.model.roles import linear_modules, places
+from optimizer.model.roles import linear_modules, place_in_module, places
 from optimizer.model.safetensors_file import DTYPES
-from optimizer.model.task import Task, auto_class, task_of
+from optimizer.model.task import Task, auto_class, has_head, task_of
 from optimizer.model.weight import Place, Weight
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 LEGACY = "pytorch_model.bin"
 LEGACY_INDEX = "pytorch_model.bin.index.json"
+_WEIGHT_FILES = (SINGLE, INDEX, LEGACY, LEGACY_INDEX)
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One weight file: the name it has, the name it gets in an artifact, and its tensors' shapes and dtypes by name."""
+    """One weight file: where it is, where it gets in an artifact, and its tensors' shapes and dtypes by name.
+
+    `module` is whose weights they are, None for the transformers model's.
+    """
 
     path: Path
     output_name: str
     shapes: Mapping[str, tuple[int, ...]]
     dtypes: Mapping[str, torch.dtype]
+    module: Module | None = None
+
+    def weight(self, name: str) -> str:
+        """What a tensor of this file is called among all weights: a module's by its folder and its name."""
+        return f"{self.module.folder}/{name}" if self.module else name
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """A model directory whose headers have been read: nothing of its tensors is in memory, and it is small to pickle.
 
+    `root` is the directory that was given, `directory` the one in it that transformers loads, which only older
+    sentence-transformers models have apart; `shards` are the weight files there, `modules` those of other modules.
     `outline` is what the headers show, without `tied`: the aliases left out because the same values are stored under
     another name. `missing` are the model's parameters that no file holds: transformers draws them at random whenever
     it loads the model; `ties` the parameters that are others under a second name, each with that one's name.
     """
 
+    root: Path
     directory: Path
     outline: Outline
     shards: tuple[Shard, ...]
+    modules: tuple[Shard, ...]
     tied: tuple[str, ...]
     missing: tuple[str, ...]
     ties: Mapping[str, str]
@@ -93,23 +106,24 @@ class Checkpoint:
 
     @cached_property
     def fingerprint(self) -> str:
-        """`fingerprint` of its directory; once known it travels with the checkpoint to other processes."""
-        return fingerprint(self.directory)
+        """`fingerprint` of its files; once known it travels with the checkpoint to other processes."""
+        return fingerprint(self.root)
 
     @cached_property
     def stamps(self) -> tuple[tuple[str, int, int], ...]:
-        """`stamps` of its directory when they were first asked for."""
-        return stamps(self.directory)
+        """`stamps` of its files when they were first asked for."""
+        return stamps(self.root)
 
     def weights(self) -> Iterator[Weight]:
         """A fresh pass over all weights, one tensor in memory at a time, in the order of the files."""
-        for shard in self.shards:
+        for shard in (*self.shards, *self.modules):
             yield from self.weights_of(shard)
 
     def weights_of(self, shard: Shard) -> Iterator[Weight]:
         """A fresh pass over one file's weights."""
-        names = [name for name in shard.shapes if name not in self.tied]
-        for name, tensor in stored_tensors(shard.path, names):
+        names = [name for name in shard.shapes if shard.weight(name) not in self.tied]
+        for stored, tensor in stored_tensors(shard.path, names):
+            name = shard.weight(stored)
             place = self.places.get(name)
             if place is None:
                 yield Weight(name, tensor, None)
@@ -117,15 +131,16 @@ class Checkpoint:
                 yield Weight(name, tensor, place.role, place.module, place.input_axis)
 
 
-def open_checkpoint(directory: Path) -> Checkpoint:
+def open_checkpoint(root: Path) -> Checkpoint:
     """Read config.json and the weight files' headers; ModelError in one line when something is missing or damaged."""
+    directory = home(root)
     config = read_config(directory)
     if quantization := config.pop("quantization_config", None):
         if not isinstance(quantization, dict):
             raise ModelError(f"{directory / 'config.json'}: its quantization_config is no mapping; remove it")
         method = quantization.get("quant_method", "some method")
         raise ModelError(f"{directory}: is already quantized ({method}); give the original it was made from")
-    shards = open_shards(directory)
+    shards, beside = open_shards(directory), module_shards(root)
     task = task_of(config)
     model = internals.on_meta(directory, auto_class(task))
     known = places(model, [name for shard in shards for name in shard.shapes])
@@ -137,12 +152,16 @@ def open_checkpoint(directory: Path) -> Checkpoint:
         for name, shape in shard.shapes.items()
         if name not in tied
     }
-    outline = Outline(config, task, entries, linear_modules(model), internals.precise(model))
+    entries |= {entry.name: entry for shard in beside for entry in _module_entries(shard)}
+    linear = linear_modules(model, has_head=has_head(task))
+    outline = Outline(config, task, entries, linear, internals.precise(model))
     stored = {place.parameter for place in outline.places.values()}
     checkpoint = Checkpoint(
+        root=root,
         directory=directory,
         outline=outline,
         shards=shards,
+        modules=beside,
         tied=tied,
         missing=tuple(
             name for name, _ in model.named_parameters() if name not in stored and ties.get(name) not in stored
@@ -151,6 +170,14 @@ def open_checkpoint(directory: Path) -> Checkpoint:
     )
     checkpoint.__dict__["model"] = model  # the cached property's value: it need not be built twice
     return checkpoint
+
+
+def _module_entries(shard: Shard) -> Iterator[Entry]:
+    assert shard.module is not None
+    for stored, shape in shard.shapes.items():
+        name = shard.weight(stored)
+        place = place_in_module(shard.module.kind, name, len(shape))
+        yield Entry(name, shape, shard.dtypes[stored], shard.output_name, place)
 
 
 def read_config(directory: Path) -> dict[str, Any]:
@@ -167,52 +194,24 @@ def read_config(directory: Path) -> dict[str, Any]:
     return values
 
 
-def fingerprint(directory: Path) -> str:
-    """sha256 over the names and contents of every visible file of a model directory, in hexadecimal.
-
-    Raises ModelError for a file that cannot be read.
-    """
-    total = hashlib.sha256()
-    for path in model_files(directory):
-        try:
-            stat = path.stat()
-            digest = _digest(path, stat.st_size, stat.st_mtime_ns)
-        except OSError as error:
-            raise ModelError(f"{path}: cannot be read ({error.strerror or error})") from None
-        total.update(f"{path.relative_to(directory).as_posix()}\0{digest}\n".encode())
-    return total.hexdigest()
-
-
-def stamps(directory: Path) -> tuple[tuple[str, int, int], ...]:
-    """Name, size and time of change of every visible file: what differs once a file has been written again."""
-    found = []
-    for path in model_files(directory):
-        stat = path.stat()
-        found.append((path.relative_to(directory).as_posix(), stat.st_size, stat.st_mtime_ns))
-    return tuple(found)
-
-
 def weight_bytes(directory: Path) -> int:
-    """The size of a model directory's weight files in bytes, headers included."""
-    return sum(shard.path.stat().st_size for shard in open_shards(directory))
+    """The size of a model directory's weight files in bytes, headers included, those of its modules too."""
+    shards = (*open_shards(home(directory)), *module_shards(directory))
+    return sum(shard.path.stat().st_size for shard in shards)
 
 
-def model_files(directory: Path) -> list[Path]:
-    """The files of a model directory in a fixed order, hidden ones and training checkpoints left out."""
-    found = []
-    for path in sorted(directory.rglob("*")):
-        parts = path.relative_to(directory).parts
-        if any(part.startswith(".") or part.startswith("checkpoint-") for part in parts):
-            continue
-        if path.is_file():
-            found.append(path)
-    return found
-
-
-@lru_cache(maxsize=4096)
-def _digest(path: Path, size: int, modified: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def module_shards(directory: Path) -> tuple[Shard, ...]:
+    """The weight files of a sentence-transformers directory that are not its transformers model's."""
+    model, found = home(directory), list[Shard]()
+    for module in modules(directory):
+        place = directory / module.folder
+        if place != model and any((place / name).exists() for name in _WEIGHT_FILES):
+            shards = open_shards(place)
+            names = (f"{module.folder}/{shard.output_name}" for shard in shards)
+            found += [
+                replace(shard, output_name=name, module=module) for shard, name in zip(shards, names, strict=True)
+            ]
+    return tuple(found)
 
 
 def refuse_outside(directory: Path) -> None:

@@ -34,8 +34,8 @@ def from_state(model: PreTrainedModel, config: Mapping[str, Any], state: Mapping
     return loaded.eval()
 
 
-def renamed(model: PreTrainedModel, names: Iterable[str]) -> dict[str, tuple[str, bool]]:
-    """For each checkpoint tensor that the model knows, its name in the model, and whether it is merged with others."""
+def renamed(model: PreTrainedModel, names: Iterable[str]) -> dict[str, str]:
+    """For each checkpoint tensor that the model knows, the name in the model of what it is loaded into."""
     # Imported late: what only loads meets releases that have other names.
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
@@ -46,9 +46,9 @@ def renamed(model: PreTrainedModel, names: Iterable[str]) -> dict[str, tuple[str
     state = model.state_dict()
     found = {}
     for name in names:
-        parameter, merged = rename_source_key(name, renamings, converters, model.base_model_prefix, state)
+        parameter, _ = rename_source_key(name, renamings, converters, model.base_model_prefix, state)
         if parameter in state:
-            found[name] = parameter, merged is not None
+            found[name] = parameter
     return found
 
 
@@ -83,6 +83,11 @@ def is_replaced(module: nn.Module) -> bool:
     nn.MultiheadAttention, for one, computes with its `out_proj`'s weight itself.
     """
     return isinstance(module, Conv1D) or type(module) is nn.Linear
+
+
+def are_transposed(experts: nn.Module) -> bool:
+    """Whether experts in one tensor are [experts, inputs, outputs], as GPT-OSS has them, not as in a Linear."""
+    return bool(getattr(experts, "is_transposed", False))
 
 
 def exactly(module: str) -> str:

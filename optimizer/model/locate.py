@@ -11,12 +11,23 @@ from pydantic import Field, model_validator
 from optimizer import demo, hub
 from optimizer.errors import ModelError
 from optimizer.model.checkpoint import open_shards
+from optimizer.model.directory import home
 from optimizer.settings import Settings, nearest
 
 DEMO = "demo"
 _SNAPSHOTS = "snapshots"  # the folder of commits in huggingface_hub's cache
 _MOST_NAMED = 20
-_FILES = ["*.json", "*.safetensors", "pytorch_model*.bin", "*.txt", "*.model", "*.md", "*.jinja", "LICENSE*"]
+_FILES = [
+    "*.json",
+    "*.safetensors",
+    "pytorch_model*.bin",
+    "*/pytorch_model*.bin",
+    "*.txt",
+    "*.model",
+    "*.md",
+    "*.jinja",
+    "LICENSE*",
+]
 
 
 class ModelSettings(Settings):
@@ -107,7 +118,7 @@ def _snapshot(where: hub.Named, refresh: bool) -> Path:
         return Path(download())
     with suppress(Exception):  # not in the cache, or only in part (somebody wanted just its tokenizer): ask the hub
         cached = Path(download(local_files_only=True))
-        open_shards(cached)
+        open_shards(home(cached))
         return cached
     return Path(download())
 

@@ -12,8 +12,10 @@ Task = Literal[
     "image-classification",
     "audio-classification",
     "seq2seq-lm",
+    "speech-seq2seq",
     "masked-lm",
     "causal-lm",
+    "zero-shot-image-classification",
     "encoder",
 ]
 
@@ -28,8 +30,10 @@ _AUTO_CLASS: dict[Task, str] = {
     "image-classification": "AutoModelForImageClassification",
     "audio-classification": "AutoModelForAudioClassification",
     "seq2seq-lm": "AutoModelForSeq2SeqLM",
+    "speech-seq2seq": "AutoModelForSpeechSeq2Seq",
     "masked-lm": "AutoModelForMaskedLM",
     "causal-lm": "AutoModelForCausalLM",
+    "zero-shot-image-classification": "AutoModelForZeroShotImageClassification",
     "encoder": "AutoModel",
 }
 
@@ -57,6 +61,11 @@ def task_of(config: Mapping[str, Any]) -> Task:
     raise ModelError(
         f"config.json: architectures: '{architectures[0]}' has none of the tasks known here; known: {', '.join(TASKS)}"
     )
+
+
+def has_head(task: Task) -> bool:
+    """Whether models of `task` end in layers of the task's own; the others give embeddings, or compare them."""
+    return task not in ("zero-shot-image-classification", "encoder")
 
 
 def problem_of(config: Any) -> Problem:

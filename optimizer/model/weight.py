@@ -8,13 +8,17 @@ import torch
 
 Role = Literal["linear", "embedding", "convolution", "norm", "bias", "other"]
 ROLES: tuple[Role, ...] = get_args(Role)
+MATRICES: tuple[Role, ...] = ("linear", "embedding", "convolution")
+"""The roles of what is multiplied with, rather than added or scaled by."""
+_MATRIX = 2  # axes at least
 
 
 @dataclass(frozen=True)
 class Codes:
-    """A matrix as integers times scales, restored as `dtype`.
+    """A matrix, or a stack of them, as integers times scales, restored as `dtype`.
 
-    `values` is an integer matrix; `scale` float32 of shape () for one scale, (rows, 1), or (rows, groups, 1).
+    `values` are integers in the weight's shape; `scale` is float32 of shape () for one scale, has 1 for each axis along
+    which values share one, or (groups, 1) in place of an axis that is cut into groups: (rows, 1), (rows, groups, 1).
     """
 
     values: torch.Tensor
@@ -22,22 +26,20 @@ class Codes:
     dtype: torch.dtype
 
     def restore(self) -> torch.Tensor:
-        """The matrix: each product in float32, then rounded to `dtype`."""
+        """The weight: each product in float32, then rounded to `dtype`."""
         grouped = self._grouped()
         return (grouped.float() * self.scale).reshape(self.values.shape).to(self.dtype)
 
     def extremes(self) -> torch.Tensor:
         """The largest and the smallest value of each scale, as `restore` gives them: rounding keeps their order."""
         grouped = self._grouped()
-        axes = -1 if self.scale.ndim else (0, 1)
-        ends = [end(axes, keepdim=bool(self.scale.ndim)) for end in (grouped.amax, grouped.amin)]
+        shared = [axis for axis in range(grouped.ndim) if not self.scale.ndim or self.scale.shape[axis] == 1]
+        ends = [end(shared, keepdim=True) for end in (grouped.amax, grouped.amin)]
         return torch.stack([(end.float() * self.scale).to(self.dtype) for end in ends])
 
     def _grouped(self) -> torch.Tensor:
-        if self.scale.ndim < 3:
-            return self.values
-        rows, groups, _ = self.scale.shape
-        return self.values.reshape(rows, groups, self.values.shape[1] // groups)
+        axis = grouped_axis(self.values.shape, self.scale.shape)
+        return self.values if axis is None else cut(self.values, axis, self.scale.shape[axis])
 
 
 @dataclass(frozen=True)
@@ -54,13 +56,29 @@ class Parts:
 
 def scale_fits(shape: Sequence[int], scale: Sequence[int]) -> bool:
     """Whether codes of `shape` may have a scale of shape `scale`."""
-    if len(shape) != 2 or len(scale) not in (0, 2, 3):
+    if len(shape) < _MATRIX:
         return False
-    rows, columns = shape
-    if len(scale) < 3:
-        return tuple(scale) in ((), (rows, 1))
-    groups = scale[1]
-    return tuple(scale) == (rows, groups, 1) and groups > 0 and columns % groups == 0
+    if len(scale) == len(shape):
+        return 1 in scale and all(size in (1, whole) for size, whole in zip(scale, shape, strict=True))
+    return not scale or grouped_axis(shape, scale) is not None
+
+
+def grouped_axis(shape: Sequence[int], scale: Sequence[int]) -> int | None:
+    """The axis of `shape` that a scale has as many groups of, with an axis of 1 behind it; None where there is none."""
+    if len(scale) != len(shape) + 1:
+        return None
+    for axis in reversed(range(len(shape))):
+        groups = scale[axis]
+        fits = groups > 0 and shape[axis] % groups == 0
+        if fits and tuple(scale) == (*shape[:axis], groups, 1, *shape[axis + 1 :]):
+            return axis
+    return None
+
+
+def cut(values: torch.Tensor, axis: int, groups: int) -> torch.Tensor:
+    """An axis in so many groups, those of one group along the next axis."""
+    shape = values.shape
+    return values.reshape(*shape[:axis], groups, shape[axis] // groups, *shape[axis + 1 :])
 
 
 @dataclass(frozen=True)
@@ -69,7 +87,7 @@ class Weight:
 
     `role` is None for what no stage may touch: tensors that the model does not know, and those in parts. `module` is
     the path of the module that holds it, None if the model does not know it; `input_axis` is the axis that a linear
-    weight multiplies (0 for GPT-2's Conv1D, which stores its weight transposed).
+    weight multiplies (0 for GPT-2's Conv1D, which stores its weight transposed; -2 for experts that do).
     """
 
     name: str

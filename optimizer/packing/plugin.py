@@ -20,6 +20,8 @@ from optimizer.packing.marker import FORMAT_VERSION, METHOD
 from optimizer.packing.payload import PayloadError, is_payload, restored_shape, unpack
 from optimizer.processes.cores import cores
 
+_MATRIX = 2  # axes at least
+
 
 class PackedConfig(QuantizationConfigMixin):  # type: ignore[misc]
     """The `quantization_config` of a packed artifact; `bitsandbytes` is that of the artifact it would be unpacked."""
@@ -64,7 +66,10 @@ class Unpack(ConversionOps):  # type: ignore[misc]
         shape = tuple(parameter.shape) if self.whole else None
         dtype = self.hf_quantizer.dtype_of(model, full_layer_name)
         return {
-            key: [_restored(tensor, dtype, shape, parameter.numel(), full_layer_name) for tensor in _listed(tensors)]
+            # Under its pattern for the model's own operations, else under its name.
+            full_layer_name if self.whole else key: [
+                _restored(tensor, dtype, shape, parameter.numel(), full_layer_name) for tensor in _listed(tensors)
+            ]
             for key, tensors in input_dict.items()
         }
 
@@ -137,8 +142,18 @@ class _Packed(HfQuantizer):  # type: ignore[misc]
         return [Converter(names, name, [self.operation(self)]) for name, names in self.serialized_names.items()]
 
     def update_weight_conversions(self, weight_conversions: list[Any], model: Any) -> list[Any]:
-        """The model's own converters, which merge or split weights, with the unpacking before."""
-        return [*map(self._unpacking, weight_conversions), *self.get_weight_conversions()]
+        """The model's own converters, which merge or split weights, with the unpacking before.
+
+        What they do not take is matched by the last part of its name: `weight`, or what else the model's matrices are
+        called (experts' `gate_up_proj`).
+        """
+        matrices = {name.rpartition(".")[2] for name, value in model.named_parameters() if value.ndim >= _MATRIX}
+        others = sorted(matrices - {"weight"})
+        return [
+            *map(self._unpacking, weight_conversions),
+            *self.get_weight_conversions(),
+            *(Converter(rf"(?<!\w){name}", name, [Unpack(self)]) for name in others),
+        ]
 
     def _unpacking(self, conversion: Any) -> Any:
         if not isinstance(conversion, WeightConverter):

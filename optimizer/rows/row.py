@@ -99,6 +99,7 @@ class Row:
     counted: Text = _column("data")
     texts_cut: Count = _column("data")
     texts_blank: Count = _column("data")
+    word_error_rate: Number = _column("quality")
     further: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @classmethod

@@ -45,7 +45,7 @@ def compare(
     rows = []
     for name, directory in directories.items():
         job = Job(
-            original=source.directory,
+            original=checkpoint.directory,
             artifact=directory,
             fingerprint=checkpoint.fingerprint,
             task=checkpoint.task,

@@ -1,7 +1,8 @@
 """How much disk an artifact will take, before it is made."""
 
 from optimizer.formats import FORMATS
-from optimizer.model.checkpoint import Checkpoint, model_files, weight_bytes
+from optimizer.model.checkpoint import Checkpoint, weight_bytes
+from optimizer.model.directory import model_files
 from optimizer.recipe import Recipe
 from optimizer.stages import staging
 
@@ -16,10 +17,11 @@ def artifact_bytes(original: Checkpoint, recipe: Recipe) -> int:
     """An upper bound of the bytes of the artifact's files, near in large models; from outlines alone."""
     format_ = FORMATS[recipe.output.format]
     entries = staging.last(original.outline, recipe.laid(original.outline)).entries.values()
-    bits = sum(entry.values * format_.bits(entry) for entry in entries)
+    beside = {shard.output_name for shard in original.modules}  # which no format packs
+    bits = sum(entry.values * (entry.plain_bits if entry.file in beside else format_.bits(entry)) for entry in entries)
     around = sum(_HEADER + (_LAYOUT if entry.quantized and entry.quantized.fixed else 0) for entry in entries)
     if recipe.output.also_pt:
         bits += sum(entry.values * max(entry.plain_bits, _PICKLED_BITS) for entry in entries)
         around *= 2
-    files = sum(path.stat().st_size for path in model_files(original.directory))
-    return int(bits / 8 * _MARGIN) + around + _RECORD + files - weight_bytes(original.directory)
+    files = sum(path.stat().st_size for path in model_files(original.root))
+    return int(bits / 8 * _MARGIN) + around + _RECORD + files - weight_bytes(original.root)

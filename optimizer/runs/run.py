@@ -154,7 +154,7 @@ def _parts(plan: Plan) -> tuple[Checkpoint, Recipe, Original, Calibration | None
 
 def _measure(plan: Plan, out: Path, directory: Path) -> Figures:
     job = Job(
-        original=plan.source.original.directory,
+        original=plan.source.checkpoint.directory,
         artifact=directory / "artifact",
         fingerprint=plan.source.fingerprint,
         task=plan.source.checkpoint.task,

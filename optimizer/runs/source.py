@@ -5,7 +5,8 @@ from typing import Any
 from optimizer.data.calibration import Calibration, share_out
 from optimizer.data.texts import DataSettings, Texts, check_labels, read
 from optimizer.errors import ModelError, OptimizerError
-from optimizer.model.checkpoint import Checkpoint, fingerprint, open_checkpoint, stamps
+from optimizer.model.checkpoint import Checkpoint, open_checkpoint
+from optimizer.model.directory import fingerprint, stamps
 from optimizer.model.locate import ModelSettings, Original, locate
 
 

@@ -15,9 +15,10 @@ from pydantic import Field, model_validator
 
 from optimizer.errors import StageError
 from optimizer.model.outline import Outline, Quantized
-from optimizer.model.weight import Codes, Place, Role, Weight, Weights
+from optimizer.model.weight import Codes, Place, Role, Weight, Weights, cut, grouped_axis
 from optimizer.stages.stage import Context, Stage, Transform
 
+_MATRIX = 2  # axes at least
 _HALF = 0.5
 _SCALE_BITS = 32
 _FINEST = 1e-3
@@ -25,8 +26,9 @@ _LARGEST_CODE = torch.iinfo(torch.int32).max
 
 
 class Quantize(Stage):
-    """Either `bits` (2 to 8: symmetric, a scale per row, or per `group` of a row's neighbours) or `step`.
+    """Either `bits` (2 to 8: symmetric, a scale per output, or per `group` of its neighbouring inputs) or `step`.
 
+    A row of an embedding, and a kernel of a convolution, is an output; of experts in one tensor each has its own.
     `step` is in standard deviations of the weight: one step for the tensor, as many levels as it takes, the better
     trade when entropy-coded. `dead_zone` (0 to 1, in steps) widens the interval that becomes zero.
     """
@@ -54,10 +56,10 @@ class Quantize(Stage):
         alone = self.leaves_alone(before, routed)
         matrices = [before.entries[name] for name in routed if name not in alone]
         for entry in matrices:
-            if self.group is not None and entry.values and entry.shape[1] % self.group:
+            inputs = entry.shape[routed[entry.name].input_axis]
+            if self.group is not None and entry.values and inputs % self.group:
                 raise StageError(
-                    f"{entry.name}: its rows of {entry.shape[1]} are no multiple of group: {self.group}; "
-                    "write another group"
+                    f"{entry.name}: its rows of {inputs} are no multiple of group: {self.group}; write another group"
                 )
         quantized = Quantized(self._stored_bits(), fixed=False)
         return before.with_entries(replace(entry, quantized=quantized) for entry in matrices)
@@ -68,7 +70,7 @@ class Quantize(Stage):
         return {
             entry.name: f"quantize is for matrices, it has {len(entry.shape)} axes in {entry.dtype}"
             for entry in entries
-            if len(entry.shape) != 2 or not entry.dtype.is_floating_point
+            if len(entry.shape) < _MATRIX or not entry.dtype.is_floating_point
         }
 
     def _stored_bits(self) -> float:
@@ -93,7 +95,7 @@ class Quantize(Stage):
                 raise StageError(f"{weight.name}: its values are 2**31 steps or more from zero; {remedy}")
         else:
             assert self.bits is not None
-            scale = _row_scales(values, self.bits, self.group)
+            scale = _scales(values, self.bits, self.group, weight)
         codes = quantize(values, scale, self.dead_zone, weight.tensor.dtype)
         if not torch.isfinite(codes.extremes()).all():
             raise StageError(f"{weight.name}: its largest value is rounded beyond its dtype; {remedy}")
@@ -101,11 +103,9 @@ class Quantize(Stage):
 
 
 def quantize(values: torch.Tensor, scale: torch.Tensor, dead_zone: float, dtype: torch.dtype) -> Codes:
-    """Each value over its scale, rounded to the nearest integer, `dead_zone` / 2 nearer to zero.
-
-    `values` is a matrix; `scale` has shape () for one step, (rows, 1), or (rows, groups, 1).
-    """
-    grouped = values.reshape(*scale.shape[:-1], -1) if scale.ndim == 3 else values
+    """Each value over its scale, as Codes have it, rounded to the nearest integer, `dead_zone` / 2 nearer to zero."""
+    axis = grouped_axis(values.shape, scale.shape)
+    grouped = values if axis is None else cut(values, axis, scale.shape[axis])
     ratios = grouped / scale
     codes = ratios.sign() * (ratios.abs() - dead_zone / 2 + _HALF).floor().clamp_min(0)
     return Codes(_narrowed(codes.reshape(values.shape)), scale, dtype)
@@ -122,10 +122,15 @@ def _positive(scale: torch.Tensor) -> torch.Tensor:
     return torch.where(scale > 0, scale, torch.ones_like(scale))
 
 
-def _row_scales(values: torch.Tensor, bits: int, group: int | None) -> torch.Tensor:
+def _scales(values: torch.Tensor, bits: int, group: int | None, weight: Weight) -> torch.Tensor:
+    """What each output's largest code stands for, over that code; of each group of inputs where there are groups."""
     largest_code = 2 ** (bits - 1) - 1
-    rows = values if group is None else values.reshape(values.shape[0], -1, group)
-    return _positive(rows.abs().amax(dim=-1, keepdim=True) / largest_code)
+    axis = weight.input_axis % values.ndim
+    if group is not None:
+        values, axes = cut(values, axis, values.shape[axis] // group), [axis + 1]
+    else:
+        axes = list(range(1, values.ndim)) if weight.role == "convolution" else [axis]
+    return _positive(values.abs().amax(dim=axes, keepdim=True) / largest_code)
 
 
 def _narrowed(codes: torch.Tensor) -> torch.Tensor:
@@ -136,4 +141,4 @@ def _narrowed(codes: torch.Tensor) -> torch.Tensor:
 
 
 def _is_matrix(weight: Weight) -> bool:
-    return weight.tensor.ndim == 2 and weight.tensor.is_floating_point() and weight.tensor.numel() > 0
+    return weight.tensor.ndim >= _MATRIX and weight.tensor.is_floating_point() and weight.tensor.numel() > 0

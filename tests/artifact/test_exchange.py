@@ -12,7 +12,7 @@ from optimizer.artifact import exchange
 from optimizer.artifact.exchange import kept_name, put_in_place, recover
 from optimizer.errors import ArtifactError
 from optimizer.manifest import FORMAT_VERSION, Manifest, describe_files, write_manifest
-from optimizer.model.checkpoint import fingerprint
+from optimizer.model.directory import fingerprint
 
 STEPS = 4  # the most single operations that a replacement takes
 

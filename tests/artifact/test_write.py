@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from optimizer.manifest import verify
-from optimizer.model.checkpoint import fingerprint
+from optimizer.model.directory import fingerprint
 from optimizer.model.loading import load
 from optimizer.recipe import parse
 

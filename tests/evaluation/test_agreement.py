@@ -16,6 +16,7 @@ from optimizer.evaluation.agreement import (
     divergence,
     negative_log_likelihood,
     wilson,
+    word_errors,
 )
 
 NAN, INF = math.nan, math.inf
@@ -178,3 +179,24 @@ def test_strided_logits_give_what_contiguous_ones_give() -> None:
         assert torch.equal(
             function(original, artifact, "class"), function(original.contiguous(), artifact.contiguous(), "class")
         )
+
+
+# words
+
+
+@pytest.mark.parametrize(
+    ("original", "artifact", "errors"),
+    [
+        ("", "", 0),
+        ("the cat sees", "the cat sees", 0),
+        ("the cat sees", "the dog sees", 1),
+        ("the cat sees", "cat sees", 1),
+        ("the cat sees", "the big cat sees a dog", 3),
+        ("the cat sees", "", 3),
+        ("", "a dog", 2),
+        ("a b c d", "b c d a", 2),
+    ],
+)
+def test_word_errors_are_the_fewest_changes(original: str, artifact: str, errors: int) -> None:
+    assert word_errors(original.split(), artifact.split()) == errors
+    assert word_errors(artifact.split(), original.split()) == errors

@@ -138,8 +138,10 @@ EXPECTED: dict[Task, set[str]] = {
     "question-answering": DECIDED,
     "image-classification": CLASSES - {"texts_cut", "texts_blank"},
     "seq2seq-lm": CLASSES,
+    "speech-seq2seq": CLASSES | {"word_error_rate"},
     "masked-lm": CLASSES,
     "causal-lm": CLASSES | {"perplexity", "original_perplexity"},
+    "zero-shot-image-classification": CLASSES,
     "encoder": COMMON | {"cosine_similarity"},
 }
 
@@ -168,6 +170,9 @@ def test_a_model_agrees_with_itself_and_less_with_a_changed_one(
     assert (same["agreement"], same["max_logit_difference"], same["kl_divergence"]) == (1, 0, 0)
     assert other["max_logit_difference"] > 0
     assert other["kl_divergence"] > 0
+    if task == "speech-seq2seq":
+        assert (same["word_error_rate"], same["data"]) == (0, "random")
+        assert other["word_error_rate"] > 0
     if task == "causal-lm":
         assert same["perplexity"] == same["original_perplexity"] == other["original_perplexity"] > 1
         assert other["perplexity"] != other["original_perplexity"]

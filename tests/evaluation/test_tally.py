@@ -89,3 +89,12 @@ def test_a_nan_counts_against_agreement_and_shows_in_the_differences() -> None:
     assert figures["agreement"] == pytest.approx(4 / 6)
     for name in ("max_logit_difference", "mean_logit_difference", "kl_divergence"):
         assert math.isnan(figures[name]), name  # type: ignore[arg-type]
+
+
+def test_the_word_error_rate_is_over_all_words_of_the_original() -> None:
+    tally = Tally("class")
+    tally.add(Answers(ORIGINAL, ARTIFACT))
+    assert "word_error_rate" not in tally.figures()
+    tally.add_texts([["the", "cat"], []], [["the", "dog"], []])
+    tally.add_texts([["a", "bird"]], [["a", "bird", "sees"]])
+    assert tally.figures()["word_error_rate"] == 2 / 4

@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from optimizer.model import checkpoint as module
-from optimizer.model.checkpoint import Checkpoint, fingerprint, model_files, open_checkpoint, weight_bytes
+from optimizer.model.checkpoint import Checkpoint, open_checkpoint, weight_bytes
+from optimizer.model.directory import fingerprint, model_files
 
 
 @pytest.fixture(scope="module")

@@ -1,14 +1,14 @@
 """Roles: what each tensor of a checkpoint is for, whatever it is called there."""
 
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 import tiny
 import torch
-from transformers import MixtralConfig, MixtralForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from optimizer.model.roles import places
-from optimizer.model.weight import ROLES, Place
+from optimizer.model.weight import ROLES, Place, Role
 
 
 def of(model: PreTrainedModel) -> dict[str, Place]:
@@ -82,22 +82,73 @@ def test_what_the_model_does_not_know_has_no_place() -> None:
     assert places(tiny.bert(), []) == {}
 
 
-def test_experts_that_are_merged_while_loading(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    config = MixtralConfig(
-        vocab_size=32,
-        hidden_size=32,
-        intermediate_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        num_local_experts=2,
-        max_position_embeddings=16,
-    )
-    model = MixtralForCausalLM(config)
-    names = [
-        f"model.layers.0.block_sparse_moe.experts.{expert}.{part}.weight" for expert in (0, 1) for part in ("w1", "w2")
-    ]
-    found = places(model, names)
+def test_experts_that_are_merged_while_loading() -> None:
+    experts = "model.layers.0.block_sparse_moe.experts"
+    names = [f"{experts}.{expert}.{part}.weight" for expert in (0, 1) for part in ("w1", "w2", "w3")]
+    found = places(tiny.mixtral(), names)
     assert set(found) == set(names)
-    assert {place.role for place in found.values()} == {"linear"}
+    assert {(place.role, place.input_axis) for place in found.values()} == {("linear", -1)}
+
+
+EXPERTS = "model.layers.0.mlp.experts"
+GPT_OSS = {
+    f"{EXPERTS}.gate_up_proj": ("linear", -2),
+    f"{EXPERTS}.gate_up_proj_bias": ("bias", -1),
+    f"{EXPERTS}.down_proj": ("linear", -2),
+    f"{EXPERTS}.down_proj_bias": ("bias", -1),
+    "model.layers.0.mlp.router.weight": ("other", -1),
+    "model.layers.0.mlp.router.bias": ("bias", -1),
+}
+MIXTRAL = {
+    f"{EXPERTS}.gate_up_proj": ("linear", -1),
+    f"{EXPERTS}.down_proj": ("linear", -1),
+    "model.layers.0.mlp.gate.weight": ("other", -1),
+}
+XLNET = {f"transformer.layer.0.rel_attn.{name}": ("linear", 0) for name in "qkvr"} | {
+    "transformer.layer.0.rel_attn.o": ("linear", -1),
+    "transformer.layer.0.rel_attn.r_w_bias": ("bias", -1),
+    "transformer.layer.0.rel_attn.seg_embed": ("other", -1),
+}
+FUNNEL = {"funnel.encoder.blocks.0.0.attention.r_kernel": ("linear", 0)}
+NORMED = "wav2vec2.encoder.pos_conv_embed.conv.parametrizations.weight"
+WAV2VEC2 = {
+    f"{NORMED}.original0": ("other", -1),
+    f"{NORMED}.original1": ("convolution", -1),
+    "wav2vec2.encoder.pos_conv_embed.conv.bias": ("bias", -1),
+}
+
+
+@pytest.mark.parametrize(
+    ("build", "expected"),
+    [
+        (tiny.gpt_oss, GPT_OSS),
+        (tiny.mixtral, MIXTRAL),
+        (tiny.xlnet, XLNET),
+        (tiny.funnel, FUNNEL),
+        (tiny.wav2vec2, WAV2VEC2),
+    ],
+)
+def test_matrices_that_are_no_layers_weight(
+    build: Callable[[], PreTrainedModel], expected: dict[str, tuple[Role, int]]
+) -> None:
+    found = of(build())
+    assert {name: (found[name].role, found[name].input_axis) for name in expected} == expected
+
+
+@pytest.mark.parametrize("build", [tiny.gpt_oss, tiny.mixtral])
+def test_the_inputs_of_experts_are_where_the_model_multiplies_them(build: Callable[[], PreTrainedModel]) -> None:
+    """Without the first half of its hidden states, an expert needs no weight of theirs."""
+    model = build().eval()
+    place = of(model)[f"{EXPERTS}.gate_up_proj"]
+    experts = model.get_submodule(place.module)
+    width = model.config.hidden_size
+    states = torch.randn(5, width, generator=torch.Generator().manual_seed(0))
+    states[:, : width // 2] = 0
+    chosen, share = torch.zeros(5, 1, dtype=torch.long), torch.ones(5, 1)
+    with torch.no_grad():
+        before = experts(states, chosen, share)
+        assert experts.gate_up_proj.shape[place.input_axis] == width
+        experts.gate_up_proj.narrow(place.input_axis, 0, width // 2).zero_()
+        assert torch.equal(experts(states, chosen, share), before)
+        experts.gate_up_proj.zero_()
+        assert not torch.equal(experts(states, chosen, share), before)

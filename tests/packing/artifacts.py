@@ -47,6 +47,9 @@ MODELS: dict[str, Callable[[], hf.PreTrainedModel]] = {
     "llama": tiny.llama,
     "t5": tiny.t5,
     "mixtral": mixtral,
+    "gpt_oss": tiny.gpt_oss,
+    "xlnet": tiny.xlnet,
+    "funnel": tiny.funnel,
     "wav2vec2": tiny.wav2vec2,
 }
 
@@ -61,10 +64,16 @@ def answer(model: Any) -> torch.Tensor:
             inputs = {name: torch.randn(1, 3, size, size, generator=random)}
         case "input_values":
             inputs = {name: torch.randn(1, 400, generator=random)}
+        case "input_features":
+            mels, positions = model.config.num_mel_bins, model.config.max_source_positions
+            inputs = {name: torch.randn(1, mels, 2 * positions, generator=random)}
         case _:
-            inputs = {name: torch.arange(10).reshape(2, 5) % model.config.vocab_size}
+            inputs = {name: torch.arange(10).reshape(2, 5) % model.config.get_text_config().vocab_size}
+    if isinstance(model, hf.CLIPModel):
+        size = model.config.vision_config.image_size
+        inputs["pixel_values"] = torch.randn(1, 3, size, size, generator=random)
     if model.config.is_encoder_decoder:
-        inputs["decoder_input_ids"] = inputs[name]
+        inputs["decoder_input_ids"] = inputs.get("input_ids", torch.zeros(1, 3, dtype=torch.long))
     with torch.no_grad():
         output: torch.Tensor = model(
             **{key: value.to(model.dtype) if value.is_floating_point() else value for key, value in inputs.items()}

@@ -16,6 +16,8 @@ from optimizer.packing.payload import DTYPES, PayloadError, is_payload, pack, re
 HEAD = 18
 INTEGERS = (torch.int8, torch.int16, torch.int32)
 SCALES = ("one", "rows", "groups")
+STACKED = {"outputs": (3, 4, 1), "transposed": (3, 1, 6), "groups": (3, 4, 2, 1), "transposed groups": (3, 2, 1, 6)}
+"""Scales of three matrices of 4 x 6, whose inputs are along the last axis, or along the one before it."""
 
 
 def integers(rows: int, columns: int, dtype: torch.dtype = torch.int8, zeros: float = 0.3, seed: int = 0) -> Codes:
@@ -79,6 +81,17 @@ def test_codes_come_back_bit_for_bit(codes: Codes) -> None:
     assert restored_shape(payload) == tuple(codes.values.shape)
     assert_same(unpack(payload, codes.values.shape), codes.restore())
     assert_same(stored_codes(payload), codes.values)
+
+
+@pytest.mark.parametrize("shape", STACKED.values(), ids=STACKED)
+def test_codes_of_a_stack_of_matrices_come_back_bit_for_bit(shape: tuple[int, ...]) -> None:
+    values = integers(3 * 4, 6).values.reshape(3, 4, 6)
+    codes = Codes(values, torch.rand(shape, generator=torch.Generator().manual_seed(0)) + 0.1, torch.float16)
+    payload = pack(weight(codes))
+    assert restored_shape(payload) == (3, 4, 6)
+    assert_same(unpack(payload, (3, 4, 6)), codes.restore())
+    assert_same(stored_codes(payload), values)
+    assert (codes.extremes().max(), codes.extremes().min()) == (codes.restore().max(), codes.restore().min())
 
 
 def test_what_is_restored_is_the_product_in_float32_rounded_once() -> None:

@@ -23,6 +23,7 @@ MODELS: dict[str, Callable[[], PreTrainedModel]] = {
     "bert": tiny.bert,
     "gpt2": tiny.gpt2,
     "mixtral": tiny.mixtral,
+    "gpt_oss": tiny.gpt_oss,
     "siglip": tiny.siglip,
     "large": large,
 }

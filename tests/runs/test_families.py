@@ -14,6 +14,8 @@ from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 import optimizer as package
+from optimizer.model.checkpoint import open_checkpoint
+from optimizer.recipe import parse
 
 IMAGE = {"pixel_values": torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))}
 SOUND = {"input_values": torch.rand(2, 400, generator=torch.Generator().manual_seed(0))}
@@ -63,6 +65,49 @@ def test_torchs_own_attention_is_pruned_and_quantized_like_any_matrix(tmp_path: 
     assert torch.equal(package.load(tmp_path / "artifact").get_parameter(name), expected)
     stored = load_file(tmp_path / "artifact" / "model.safetensors")[name]
     assert stored.numel() < expected.numel()
+
+
+FUSED = ("model.layers.0.mlp.experts.gate_up_proj", "model.layers.0.mlp.experts.down_proj")
+STACKS: dict[str, tuple[Callable[[], PreTrainedModel], tuple[str, ...]]] = {
+    "mixtral": (tiny.mixtral, FUSED),
+    "gpt_oss": (tiny.gpt_oss, FUSED),
+    "xlnet": (tiny.xlnet, tuple(f"transformer.layer.0.rel_attn.{name}" for name in "qkvor")),
+    "funnel": (tiny.funnel, ("funnel.encoder.blocks.0.0.attention.r_kernel",)),
+}
+
+
+@pytest.mark.parametrize("family", STACKS)
+def test_matrices_of_three_axes_are_pruned_quantized_and_packed(tmp_path: Path, family: str) -> None:
+    build, names = STACKS[family]
+    original = tiny.save(build(), tmp_path / "model", fused=True)
+    stages = {"prune": {"amount": 0.5}, "quantize": {"bits": 4, "roles": ["linear"]}}
+    pruned = tiny.values(tiny.staged(original, {"prune": {"amount": 0.5}}))
+    expected = tiny.values(tiny.staged(original, stages))
+    assert remainder_names(original, stages).isdisjoint(names)
+    tiny.optimize(original, tmp_path / "artifact", stages, format="packed")
+    stored, model = load_file(tmp_path / "artifact" / "model.safetensors"), package.load(tmp_path / "artifact")
+    for name in names:
+        values = expected[name]
+        assert (pruned[name] == 0).sum() == values.numel() // 2
+        assert torch.equal(model.get_parameter(name), values)
+        assert stored[name].numel() < values.numel()
+
+
+def remainder_names(original: Path, stages: dict[str, Any]) -> set[str]:
+    """The modules of what these stages leave alone."""
+    alone = parse({"stages": stages}).remainder(open_checkpoint(original).outline)
+    assert alone is not None
+    return {each.module for each in alone.weights}
+
+
+def test_a_convolution_is_quantized_where_it_is_asked_for(tmp_path: Path) -> None:
+    original = tiny.save(tiny.resnet(), tmp_path / "model")
+    stages = {"quantize": {"bits": 4, "roles": ["convolution", "linear"]}}
+    tiny.optimize(original, tmp_path / "artifact", stages, format="packed")
+    model = package.load(tmp_path / "artifact")
+    kernels = [module.weight for module in model.modules() if isinstance(module, torch.nn.Conv2d)]
+    assert kernels
+    assert all(len(kernel.unique()) <= 15 for weight in kernels for kernel in weight)
 
 
 def test_what_is_left_out_is_said_and_the_recipe_of_the_run_gives_it_again(
@@ -157,6 +202,23 @@ def test_experts_that_bitsandbytes_does_not_hold_are_told_on_screen_in_row_log_a
     assert f"left alone: model.layers.0.mlp.experts, 8 of 128 x 64, {8 * 128 * 64 * 4} bytes: {reason}" in log
 
 
+def test_experts_in_one_tensor_are_told_too(optimizer: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    model = tiny.gpt_oss()
+    original = tiny.save(model, tmp_path / "moe")
+    code, _, said = optimizer("recipe=int8", "model=local", f"model.path={original}", "evaluation=none")
+    assert code == 0, said
+    reason = "transformers quantizes no layer of its kind"
+    assert f"the most in model.layers.0.mlp.experts: {reason}" in said
+    (row,) = rows(tmp_path / "outputs")
+    held = sum(p.numel() for name, p in model.named_parameters() if "self_attn" in name and "_proj.weight" in name)
+    every = sum(parameter.numel() for parameter in model.parameters())
+    assert float(row["untouched_ratio"]) == pytest.approx(1 - held / every)
+    (run,) = (tmp_path / "outputs" / "runs").iterdir()
+    log = (run / "run.log").read_text()
+    assert f"bitsandbytes: model.layers.0.mlp.experts stays as it is: {reason}" in log
+    assert f"left alone: model.layers.0.mlp.experts, 4 x 64 x 96, {4 * 64 * 96 * 4} bytes: {reason}" in log
+
+
 @pytest.mark.parametrize(("recipe", "ratio"), [("fp16", 1.0), ("balanced", None)])
 def test_the_screen_is_silent_where_little_or_nothing_was_to_be_changed(
     optimizer: Callable[..., tuple[int, str, str]], tmp_path: Path, recipe: str, ratio: float | None
@@ -167,6 +229,42 @@ def test_the_screen_is_silent_where_little_or_nothing_was_to_be_changed(
     assert "alone" not in said
     (row,) = rows(tmp_path / "outputs")
     assert float(row["untouched_ratio"]) == ratio or 0 < float(row["untouched_ratio"]) < 0.05
+
+
+def test_the_best_text_for_an_image_agrees(
+    optimizer: Callable[..., tuple[int, str, str]], tiny_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    original = tiny_model("zero-shot-image-classification", tmp_path / "clip")
+    settings = "model=local", f"model.path={original}", "evaluation.repetitions=1", "evaluation.warmup=0", "threads=1"
+    for recipe in ("packed_fp16", "compact"):
+        code, _, said = optimizer(f"recipe={recipe}", *settings)
+        assert code == 0, said
+    compact, half = sorted(rows(tmp_path / "outputs"), key=lambda row: row["recipe"])
+    assert (half["data"], half["examples"]) == ("random", "64")
+    assert 0.9 < float(half["agreement"]) <= 1
+    assert 0.1 < float(compact["agreement"]) <= 1
+    assert float(compact["max_logit_difference"]) > float(half["max_logit_difference"]) > 0
+    assert float(half["latency_ms_p50"]) > 0
+    assert float(half["batch_changed"]) == 0
+
+
+def test_speech_recognition_is_measured_by_what_is_written(
+    optimizer: Callable[..., tuple[int, str, str]], tiny_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    original = tiny_model("speech-seq2seq", tmp_path / "whisper")
+    settings = "model=local", f"model.path={original}", "evaluation.repetitions=1", "evaluation.warmup=0", "threads=1"
+    code, _, said = optimizer("recipe=compact", *settings)
+    assert code == 0, said
+    (row,) = rows(tmp_path / "outputs")
+    assert row["data"] == "random"
+    assert 0 < float(row["agreement"]) <= 1
+    assert float(row["word_error_rate"]) > 0
+    assert float(row["peak_memory_mb"]) > 0
+    card = (tmp_path / "outputs" / row["artifact"] / "README.md").read_text()
+    assert "| word_error_rate | " in card
+    code, _, said = optimizer("recipe=compact_int8", *settings)
+    assert code == 2
+    assert "not speech-seq2seq; write " in said
 
 
 def _answer(model: PreTrainedModel, inputs: dict[str, Any]) -> torch.Tensor:

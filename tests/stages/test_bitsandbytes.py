@@ -247,7 +247,7 @@ def test_an_original_of_several_dtypes(tmp_path: Path, kind: str, half: str, for
 
 
 def kept(model: PreTrainedModel) -> dict[str, str]:
-    return {name: reason for name, reason in linear_modules(model).items() if reason}
+    return {name: reason for name, reason in linear_modules(model, has_head=True).items() if reason}
 
 
 def test_heads_of_each_architecture() -> None:
@@ -255,6 +255,7 @@ def test_heads_of_each_architecture() -> None:
     assert kept(tiny.bert().base_model) == {}
     assert kept(tiny.gpt2()) == {"lm_head": "it is the output"}
     assert kept(tiny.vit()) == {"classifier": "it is the head"}
+    assert kept(tiny.siglip())["classifier"] == "it is the head"  # beside a model that no prefix names
     t5 = kept(tiny.t5())
     assert t5["lm_head"] == "it is the output"
     assert t5["encoder.block.0.layer.1.DenseReluDense.wo"] == "the model keeps it in float32"

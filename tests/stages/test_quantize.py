@@ -8,7 +8,7 @@ import tiny
 import torch
 
 from optimizer.errors import StageError
-from optimizer.model.weight import Codes, Weight, scale_fits
+from optimizer.model.weight import Codes, Role, Weight, scale_fits
 from optimizer.stages.quantize import Quantize, quantize
 
 FLOATS = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
@@ -19,14 +19,14 @@ def random(*shape: int) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
 
 
-def through(tensor: torch.Tensor, **settings: Any) -> Weight:
+def through(tensor: torch.Tensor, role: Role = "linear", input_axis: int = -1, **settings: Any) -> Weight:
     """What the stage makes of a weight."""
-    before = Weight("layer.weight", tensor, "linear", "layer", 0)
-    stage, outline = Quantize(**settings), tiny.outline(tensor)
+    before = Weight("layer.weight", tensor, role, "layer", input_axis)
+    stage, outline = Quantize(**settings), tiny.outline(tensor, input_axis=input_axis)
     entry = stage.outline(outline, outline.places).entries["0"]
     (after,) = stage.prepare(list, tiny.CONTEXT)(before)
     assert (entry.quantized is not None) == (after.codes is not None) or not tensor.numel()
-    assert (after.name, after.role, after.module, after.input_axis) == ("layer.weight", "linear", "layer", 0)
+    assert (after.name, after.role, after.module, after.input_axis) == ("layer.weight", role, "layer", input_axis)
     assert (after.tensor.shape, after.tensor.dtype) == (tensor.shape, tensor.dtype)
     return after
 
@@ -64,6 +64,34 @@ def test_groups_are_rows_of_their_own(bits: int, group: int) -> None:
     as_rows = codes_of(tensor.reshape(-1, group), bits=bits)
     assert torch.equal(codes.values.reshape(-1, group), as_rows.values)
     assert torch.equal(codes.scale.reshape(-1, 1), as_rows.scale)
+
+
+@pytest.mark.parametrize("settings", [{"bits": 8}, {"bits": 4, "group": 4}], ids=str)
+def test_each_expert_of_a_stack_is_as_if_it_were_alone_whichever_way_it_is_stored(settings: dict[str, Any]) -> None:
+    experts = random(3, 6, 8) * torch.logspace(-2, 2, 3)[:, None, None]
+    stacked = codes_of(experts, **settings)
+    turned = codes_of(experts.mT.contiguous(), input_axis=-2, **settings)
+    assert torch.equal(turned.values.mT, stacked.values)
+    assert torch.equal(turned.restore().mT, stacked.restore())
+    assert turned.scale.numel() == stacked.scale.numel() == experts.numel() // settings.get("group", 8)
+    for number, expert in enumerate(experts):
+        alone = codes_of(expert, **settings)
+        assert torch.equal(stacked.values[number], alone.values)
+        assert torch.equal(stacked.scale[number], alone.scale)
+
+
+def test_outputs_have_a_scale_where_the_inputs_are_the_rows() -> None:
+    matrix = random(8, 6) * torch.logspace(-3, 3, 6)
+    codes = codes_of(matrix, input_axis=0, bits=8)
+    assert codes.scale.shape == (1, 6)
+    assert torch.equal(codes.values.T, codes_of(matrix.T.contiguous(), bits=8).values)
+
+
+def test_a_convolution_has_a_scale_for_each_kernel() -> None:
+    kernels = random(5, 3, 2, 2) * torch.logspace(-3, 3, 5)[:, None, None, None]
+    codes = codes_of(kernels, role="convolution", bits=8)
+    assert codes.scale.shape == (5, 1, 1, 1)
+    assert torch.equal(codes.values.flatten(1), codes_of(kernels.flatten(1), bits=8).values)
 
 
 def test_known_codes() -> None:
@@ -242,12 +270,11 @@ def test_what_its_dtype_cannot_hold_after_rounding_is_refused() -> None:
     [
         torch.tensor(1.5),
         torch.tensor([1.0, 2.0]),
-        torch.ones(2, 3, 4),
         torch.ones(2, 3, dtype=torch.int64),
         torch.empty(0, 4),
         torch.empty(4, 0),
     ],
-    ids=["0-d", "1-d", "3-d", "integers", "no rows", "no columns"],
+    ids=["0-d", "1-d", "integers", "no rows", "no columns"],
 )
 @pytest.mark.parametrize("settings", [{"bits": 8}, {"bits": 4, "group": 2}, {"step": 0.25}], ids=str)
 def test_what_is_no_matrix_stays(tensor: torch.Tensor, settings: dict[str, Any]) -> None:
