@@ -81,7 +81,12 @@ def _model(task: Task, changes: dict[str, Any]) -> Any:
             shape = {"image_size": 8, "patch_size": 4, "num_labels": 3}
             return hf.ViTForImageClassification(hf.ViTConfig(**_SIZE | shape | changes))
         case "zero-shot-image-classification":
-            text = _SIZE | {"vocab_size": vocabulary, "max_position_embeddings": 16, "eos_token_id": 3}
+            text = _SIZE | {
+                "vocab_size": vocabulary,
+                "max_position_embeddings": 16,
+                "bos_token_id": 2,
+                "eos_token_id": 3,
+            }
             image = _SIZE | {"image_size": 8, "patch_size": 4}
             parts = {"text_config": text, "vision_config": image, "projection_dim": 16}
             return hf.CLIPModel(hf.CLIPConfig(**parts | changes))

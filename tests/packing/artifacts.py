@@ -100,7 +100,8 @@ def assert_same(found: Any, expected: Any) -> None:
             assert torch.equal(tensor, others[name]), name
     for name, parameter in found.named_parameters():
         assert parameter.requires_grad == expected.get_parameter(name).requires_grad, name
-    assert torch.equal(answer(found), answer(expected))
+    # Equal tensors, but memory that is aligned otherwise is summed in another order.
+    torch.testing.assert_close(answer(found), answer(expected), rtol=1e-5, atol=1e-6)
 
 
 def kinds(model: Any) -> set[str]:
