@@ -16,7 +16,7 @@ COPY conf conf
 COPY optimizer optimizer
 # PIP_CONSTRAINT pins every version.
 # hadolint ignore=DL3013
-RUN pip install '.[openvino,onnx,search,parquet]' && useradd --create-home --uid 1000 optimizer
+RUN pip install '.[run,report,search,onnx,parquet]' && useradd --create-home --uid 1000 optimizer
 
 USER 1000
 WORKDIR /work

@@ -20,7 +20,14 @@ _LAZY |= dict.fromkeys(("compare", "compose", "run", "sweep"), "optimizer.api")
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
+        try:
+            return getattr(importlib.import_module(_LAZY[name]), name)
+        except ModuleNotFoundError as error:
+            from optimizer.errors import lacking
+
+            if (error.name or "").partition(".")[0] == "optimizer":
+                raise
+            raise lacking(error) from None
     raise AttributeError(f"module 'optimizer' has no attribute '{name}'")
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from optimizer.errors import OptimizerError
+from optimizer.errors import OptimizerError, lacking
 from optimizer.launchers import Launcher
 from optimizer.recipe import SEARCH, Recipe, parse
 from optimizer.rows import store
@@ -110,10 +110,12 @@ def _show(rows: list[Row], out: Path) -> bool:
 
     page, failed = None, None
     if len(rows) > 1:
-        from optimizer.report.page import write_report
-
         try:
+            from optimizer.report.page import write_report
+
             page = write_report(store.assemble(out), out)  # before the table, which may find nobody who reads it
+        except ModuleNotFoundError as error:  # a part that need not be there
+            print_line(f"no page: {lacking(error, 'report')}")
         except OptimizerError as error:
             failed = error
     show(rows, out)

@@ -62,6 +62,12 @@ def install(extra: str) -> str:
     return f"pip install 'transformer-optimizer[{extra}]'"
 
 
+def lacking(error: ModuleNotFoundError, extra: str = "run") -> PackageError:
+    """The one line about a module that is not installed, which an extra of this package brings."""
+    package = (error.name or "").partition(".")[0]
+    return PackageError(f"the package {package} is not installed; run: {install(extra)}")
+
+
 def as_optimizer_error(error: Exception) -> OptimizerError:
     """The error itself if it is one that users meet, else a ProcessError of its type and its first line."""
     if isinstance(error, OptimizerError):

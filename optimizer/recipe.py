@@ -290,7 +290,8 @@ def _step_values(step: Step) -> dict[str, Any]:
 def _check_packages(recipe: Recipe) -> None:
     for step in recipe.steps:
         for package in _missing(step.stage.packages):
-            raise PackageError(f"stages.{step.label}: needs the package {package}; run: pip install {package}")
+            remedy = install(step.stage.extra) if step.stage.extra else f"pip install {package}"
+            raise PackageError(f"stages.{step.label}: needs the package {package}; run: {remedy}")
     kind = FORMATS[recipe.output.format]
     for package in _missing(kind.packages):
         remedy = (

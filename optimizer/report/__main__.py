@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from optimizer.errors import ArtifactError, OptimizerError, RecipeError
+from optimizer.errors import ArtifactError, OptimizerError, RecipeError, lacking
 from optimizer.processes.pipe import until_closed
 from optimizer.rows import store
 
@@ -41,8 +41,10 @@ def _report(out: Path) -> Path:
     rows = store.assemble(out)
     if not rows:
         raise ArtifactError(f"{out}: holds no row that can be read; run the recipes again")
-    from optimizer.report.page import write_report
-
+    try:
+        from optimizer.report.page import write_report
+    except ModuleNotFoundError as error:
+        raise lacking(error, "report") from None
     return write_report(rows, out)
 
 

@@ -36,6 +36,7 @@ class Bitsandbytes(Stage):
 
     kind: ClassVar[str] = "bitsandbytes"
     packages: ClassVar[tuple[str, ...]] = ("bitsandbytes",)
+    extra: ClassVar[str | None] = "bitsandbytes"
 
     bits: Literal[4, 8] = 8
     type: Literal["nf4", "fp4"] = "nf4"

@@ -48,14 +48,16 @@ class Knob:
 class Stage(Settings):
     """Frozen settings whose fields are the stage's YAML keys; a stage states what differs from this one.
 
-    `default_roles` are what it is for unless its step says; `packages` what it needs installed; `needs_floats` says
-    that it cannot work on the codes that another stage left; `only_casts` that it changes no more than dtypes;
+    `default_roles` are what it is for unless its step says; `packages` what it needs installed, `extra` what of ours
+    brings them, if one does; `needs_floats` says that it cannot work on the codes that another stage left;
+    `only_casts` that it changes no more than dtypes;
     `calibrated` that it needs calibration texts.
     """
 
     kind: ClassVar[str]
     default_roles: ClassVar[tuple[Role, ...]] = ("linear",)
     packages: ClassVar[tuple[str, ...]] = ()
+    extra: ClassVar[str | None] = None
     needs_floats: ClassVar[bool] = True
     only_casts: ClassVar[bool] = False
     calibrated: ClassVar[bool] = False

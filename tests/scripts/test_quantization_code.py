@@ -221,7 +221,7 @@ def test_without_bitsandbytes_it_says_what_to_do(quantize: Run, model: Path) -> 
     before = contents(model)
     code, out, err = quantize(model)
     assert (code, out) == (2, "")
-    assert "pip install bitsandbytes" in one_line(err)
+    assert "pip install 'transformer-optimizer[bitsandbytes]'" in one_line(err)
     assert err.endswith("; or write --no-use_bnb\n")
     assert contents(model) == before
     code, _, err = quantize(model, "--no-use_bnb")
