@@ -73,7 +73,7 @@ def test_what_loading_needs_is_all_that_it_needs(bare: Path, tmp_path: Path) -> 
     [
         (
             "-m optimizer",
-            "optimizer: the package hydra is not installed; run: pip install 'transformer-optimizer[run]'",
+            "is not installed; run: pip install 'transformer-optimizer[run]'",
         ),
         ("-c import optimizer; optimizer.run", "run: pip install 'transformer-optimizer[run]'"),
     ],
