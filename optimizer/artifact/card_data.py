@@ -24,6 +24,8 @@ _PIPELINES: dict[Task, str] = {
     "question-answering": "question-answering",
     "image-classification": "image-classification",
     "audio-classification": "audio-classification",
+    "speech-seq2seq": "automatic-speech-recognition",
+    "zero-shot-image-classification": "zero-shot-image-classification",
     "seq2seq-lm": "text2text-generation",
     "masked-lm": "fill-mask",
     "causal-lm": "text-generation",

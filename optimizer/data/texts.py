@@ -198,7 +198,7 @@ def _field(row: Row, column: str) -> str:
 def _labels(rows: list[Row], column: str, path: str) -> tuple[Label, ...] | None:
     """The labels, None without any: the column of the default name may be absent, one that was named may not."""
     if column not in ("", _LABEL) and not any(column in row.values for row in rows):
-        columns = dict.fromkeys(str(name) for row in rows for name in row.values)
+        columns = dict.fromkeys(str(name) for row in rows for name in row.values) or {"text": None}
         raise DataError(
             f"{path}: has no column '{column}' (columns: {', '.join(columns)}); write data.label=COLUMN, or "
             f"data.label='' to go without; {nearest(column, columns)}"

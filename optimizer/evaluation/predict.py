@@ -208,6 +208,6 @@ _KINDS: dict[Task, _Kind] = {
     "causal-lm": _Kind(_of_tokens, words=True, rows="tokens", next_tokens=_following),
     "seq2seq-lm": _Kind(_generated, words=True, rows="tokens", complete=_with_decoder),
     "speech-seq2seq": _Kind(_transcribed, words=True, rows="tokens", complete=_with_any_decoder),
-    "zero-shot-image-classification": _Kind(_of_images, complete=_with_texts),
+    "zero-shot-image-classification": _Kind(_of_images, rows="images", complete=_with_texts),
     "encoder": _Kind(_pooled, lambda config: "vector"),
 }

@@ -67,7 +67,7 @@ def write_dense(directory: Path, output: Path) -> tuple[set[str], Listed]:
 
     def tensors(shard: Shard) -> Iterator[tuple[str, torch.Tensor]]:
         for name, tensor in restored(shard):
-            if dtype is not None and tensor.is_floating_point() and name.endswith(".weight"):
+            if dtype is not None and tensor.dtype in (torch.float16, torch.bfloat16):  # no part of a library's own
                 tensor = tensor.to(dtype)
             described[name] = describe(tensor)
             yield name, tensor

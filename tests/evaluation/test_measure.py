@@ -138,17 +138,18 @@ EXPECTED: dict[Task, set[str]] = {
     "question-answering": DECIDED,
     "image-classification": CLASSES - {"texts_cut", "texts_blank"},
     "seq2seq-lm": CLASSES,
-    "speech-seq2seq": CLASSES | {"word_error_rate"},
+    "speech-seq2seq": CLASSES - {"texts_cut", "texts_blank"} | {"word_error_rate"},
     "masked-lm": CLASSES,
     "causal-lm": CLASSES | {"perplexity", "original_perplexity"},
-    "zero-shot-image-classification": CLASSES,
+    "zero-shot-image-classification": CLASSES - {"texts_cut", "texts_blank"},
     "encoder": COMMON | {"cosine_similarity"},
 }
 
 
-COUNTED = dict.fromkeys(("token-classification", "masked-lm", "causal-lm", "seq2seq-lm"), "tokens") | {
-    "image-classification": "images"
-}
+OF_TOKENS = ("token-classification", "masked-lm", "causal-lm", "seq2seq-lm", "speech-seq2seq")
+COUNTED = dict.fromkeys(OF_TOKENS, "tokens") | dict.fromkeys(
+    ("image-classification", "zero-shot-image-classification"), "images"
+)
 
 
 @pytest.mark.parametrize("task", EXPECTED)

@@ -60,7 +60,8 @@ def test_a_model_that_is_not_there_is_looked_for_once(model, texts, tmp_path, mo
     looked = counted(monkeypatch, "locate")
     lacking = [parse(recipe(tmp_path / "nowhere", texts, amount)) for amount in (0.1, 0.2, 0.3)]
     found = look_ahead([*lacking, parse(recipe(model, texts))], tmp_path / "out")
-    assert [outlook.state.partition(":")[0] for outlook in found] == ["cannot run"] * 3 + ["to do"]
+    assert [outlook.state for outlook in found] == [None] * 3 + ["to do"]
+    assert all(outlook.fault for outlook in found[:3])
     assert len(looked) == 2
 
 

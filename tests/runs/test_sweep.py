@@ -277,7 +277,7 @@ def test_an_estimate_is_no_smaller_than_the_artifact_and_not_much_larger(tmp_pat
     (outlook,) = look_ahead([composed], tmp_path)
     (row,) = sweep.sweep([composed], tmp_path)
     made = sum(path.stat().st_size for path in artifact(tmp_path, row).rglob("*"))
-    assert made <= outlook.bytes <= 1.6 * made
+    assert made <= outlook.bytes <= 1.8 * made
 
 
 def test_an_estimate_counts_the_plain_state_dict(tmp_path) -> None:

@@ -254,15 +254,14 @@ def test_what_does_not_fit_is_refused_before_a_tensor_is_read(
     assert str(caught.value) == line
 
 
-def test_codes_are_restored_only_where_somebody_asks(
+def test_codes_are_restored_once_for_the_manifest_alone(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def asked(codes: Codes) -> torch.Tensor:
-        raise AssertionError("nobody needs the numbers")
-
-    monkeypatch.setattr(Codes, "restore", asked)
+    restore, asked = Codes.restore, list[Codes]()
+    monkeypatch.setattr(Codes, "restore", lambda codes: (asked.append(codes), restore(codes))[1])
     recipe = parse({"stages": {"quantize": {"step": 0.25}, "cast": {}}, "format": "packed"})
     write(recipe.staged(checkpoint, "model", lambda line: None), tmp_path / "artifact")
+    assert len(asked) == LINEAR + 3  # embeddings of words, positions and types
 
 
 def test_an_overflow_of_codes_is_found_without_them(tmp_path: Path) -> None:
