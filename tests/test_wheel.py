@@ -1,8 +1,6 @@
 """The wheel: complete, installable anywhere, and working without the repository."""
 
-import importlib.util
 import os
-import shutil
 import subprocess
 import sys
 import sysconfig
@@ -13,21 +11,18 @@ import pytest
 from command_line import rows
 
 ROOT = Path(__file__).parent.parent
-NOT_SOURCES = (".*", "*.egg-info", "__pycache__", "build", "dist", "outputs")
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from a copy of the sources: building leaves folders behind."""
+    """The wheel, as scripts/build makes and checks it."""
     there = tmp_path_factory.mktemp("wheel")
-    shutil.copytree(ROOT, there / "sources", ignore=shutil.ignore_patterns(*NOT_SOURCES))
-    isolation = ["--no-isolation"] if importlib.util.find_spec("setuptools") else []
-    build = [sys.executable, "-m", "build", "--wheel", *isolation, "--outdir", str(there), str(there / "sources")]
-    done = subprocess.run(build, capture_output=True, text=True, check=False)
+    done = subprocess.run([ROOT / "scripts" / "build", there], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     (built,) = there.glob("*.whl")
+    assert done.stdout.splitlines() == [str(built), *map(str, there.glob("*.tar.gz"))]
     return built
 
 
@@ -60,6 +55,7 @@ def test_it_holds_every_module_configuration_and_the_demo(wheel: Path) -> None:
         path.relative_to(ROOT).as_posix() for path in demo.iterdir() if path.suffix in (".jsonl", ".txt", ".toml")
     }
     expected |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "optimizer" / "report").glob("page.*")}
+    expected.add("optimizer/py.typed")
     assert {"optimizer/demo/model/model.safetensors", "optimizer/report/page.html.jinja"} <= expected
     assert {name for name in names if ".dist-info/" not in name} == expected
     assert {name.partition("/")[0] for name in names} == {"optimizer", wheel.name.rsplit("-", 3)[0] + ".dist-info"}
