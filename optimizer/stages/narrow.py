@@ -7,6 +7,9 @@ that an engine runs leave out what is zero. With one width for every layer, shap
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate
+from operator import mul
 from typing import Any, ClassVar, Self
 
 import torch
@@ -20,6 +23,7 @@ from optimizer.model.weight import Place, Weight, Weights
 from optimizer.stages import uniform
 from optimizer.stages.curvature import Curvature, curvatures
 from optimizer.stages.elimination import Change, Removal, matrix, removals, without
+from optimizer.stages.latency_table import Arithmetic, seconds_a_token, seconds_saved
 from optimizer.stages.stage import Context, Stage, Transform
 
 _TOGETHER = 32  # neurons: engines multiply in multiples of it
@@ -29,7 +33,8 @@ _AHEAD = 4  # removals that may be taken at once, where a dear one is followed b
 class Narrow(Stage):
     """Saves `amount` (0 to 0.9) of the multiply-adds of an encoder's layers; `heads` says whether heads may go too.
 
-    What it keeps is fitted to the calibration texts, which it needs. `uniform` takes neurons alone, as many from every
+    With `measure` the work is seconds on this machine, of products in that arithmetic, in place of multiply-adds. What
+    it keeps is fitted to the calibration texts, which it needs. `uniform` takes neurons alone, as many from every
     layer, out of the tensors and out of config.json: a smaller model, which whatever loads the original loads.
     """
 
@@ -39,11 +44,14 @@ class Narrow(Stage):
     amount: float = Field(ge=0, le=0.9, allow_inf_nan=False)
     heads: bool = True
     uniform: bool = False
+    measure: Arithmetic | None = None
 
     @model_validator(mode="after")
     def _neurons_alone(self) -> Self:
         if self.uniform and self.heads:
             raise ValueError("uniform takes no heads; write heads: false beside it")
+        if self.uniform and self.measure:
+            raise ValueError("uniform takes as many neurons everywhere, so nothing is to measure; remove measure")
         return self
 
     def outline(self, before: Outline, routed: Mapping[str, Place]) -> Outline:
@@ -107,13 +115,16 @@ class Narrow(Stage):
     ) -> dict[str, Change]:
         """What the answers need least, each layer with a width of its own; `mean` is the tokens of a text."""
         run = [block for block in found if block.reader in known]  # others decide nothing
-        units = [_removable(block, model, known[block.reader], mean, self._may_go(block)) for block in run]
+        units = [
+            _removable(block, model, known[block.reader], mean, self._may_go(block), self.measure) for block in run
+        ]
         chosen, saved, loss = choose(units, self.amount)
         for each, count in zip(units, chosen, strict=True):
             if count:
                 width = sum(len(removal.columns) for removal in each.removals[:count]) // each.block.size
                 log(f"narrow: {each.block.reader}: {width} of {each.count} {each.block.kind} removed")
-        log(f"narrow: {saved:.1%} of the multiply-adds saved, expected to cost {loss:.2g} nats")
+        work = f"time, measured in {self.measure}," if self.measure else "multiply-adds"
+        log(f"narrow: {saved:.1%} of the {work} saved, expected to cost {loss:.2g} nats")
         return _changes(model, units, chosen)
 
 
@@ -121,14 +132,14 @@ class Narrow(Stage):
 class Removable:
     """What may go of a block of `count` units, in order.
 
-    Each removal saves `cost` of the `whole` block's multiply-adds a token.
+    The first n removals save `saves[n]` of the `whole` block's work a token: multiply-adds, or seconds.
     """
 
     block: Block
     curvature: Curvature
     count: int
     removals: Sequence[Removal]
-    cost: float
+    saves: Sequence[float]
     whole: float
 
 
@@ -137,26 +148,41 @@ def _blocks(before: Outline, routed: Mapping[str, Place]) -> list[Block]:
     return [block for block in found if block.ranked]
 
 
-def _removable(block: Block, model: Any, curvature: Curvature, mean: float, may_go: bool) -> Removable:
+def _removable(
+    block: Block, model: Any, curvature: Curvature, mean: float, may_go: bool, measure: Arithmetic | None
+) -> Removable:
     reader = model.get_submodule(block.reader)
     together = _TOGETHER if block.kind == "neurons" else 1
     count = reader.in_features // block.size
+    goes = may_go and count > together and curvature.weight > 0
+    found = removals(reader.weight.detach(), curvature, block.size, together) if goes else []
+    removed = list(accumulate((len(removal.columns) for removal in found), initial=0))
+    cost = partial(_cost, block, model, curvature.deciding, mean, measure)
+    whole = cost(reader.in_features)
+    if measure:
+        saves = seconds_saved(cost, reader.in_features, removed)
+    else:
+        saves = [whole - cost(reader.in_features - each) for each in removed]
+    return Removable(block, curvature, count, found, saves, whole)
+
+
+def _cost(block: Block, model: Any, deciding: float, mean: float, measure: Arithmetic | None, width: int) -> float:
+    """The work of a block for each token when its reader has `width` inputs: multiply-adds, or measured seconds."""
+    product = partial(seconds_a_token, measure) if measure else mul
+    reader = model.get_submodule(block.reader)
     # The last layer of a classifier that answers by its first token works for that one alone, but for keys and values.
-    deciding = curvature.deciding
-    cost = reader.out_features * deciding
+    total = product(width, reader.out_features) * deciding
     for place, name in enumerate(block.makers):
         maker = model.get_submodule(name)
         needed = 1.0 if block.kind == "heads" and place else deciding
-        cost += maker.in_features * maker.out_features / reader.in_features * needed
+        total += product(maker.in_features, maker.out_features // reader.in_features * width) * needed
     if block.kind == "heads":
-        cost += 2 * mean * deciding
-    goes = may_go and count > together and curvature.weight > 0
-    found = removals(reader.weight.detach(), curvature, block.size, together) if goes else []
-    return Removable(block, curvature, count, found, cost * block.size * together, cost * reader.in_features)
+        total += 2 * product(round(mean) if measure else mean, width) * deciding
+    return total
 
 
 def choose(units: Sequence[Removable], amount: float) -> tuple[list[int], float, float]:
-    """How many removals of each to take so that `amount` of all multiply-adds is saved at the least divergence.
+    """How many removals of each to take so that `amount` of all work is saved at the least divergence.
 
     Returns the share that is saved and the divergence in nats, too; as much as there is where `amount` cannot be had.
     """
@@ -165,14 +191,15 @@ def choose(units: Sequence[Removable], amount: float) -> tuple[list[int], float,
     saved = loss = 0.0
     while saved < amount * total:
         steps = [
-            (sum(removal.loss for removal in each.removals[taken:end]) / (each.cost * (end - taken)), place, end)
+            (sum(removal.loss for removal in each.removals[taken:end]) / gain, place, end)
             for place, (each, taken) in enumerate(zip(units, chosen, strict=True))
             for end in range(taken + 1, min(taken + _AHEAD, len(each.removals)) + 1)
+            if (gain := each.saves[end] - each.saves[taken]) > 0
         ]
         if not steps:
             break
         _, place, end = min(steps)
-        saved += units[place].cost * (end - chosen[place])
+        saved += units[place].saves[end] - units[place].saves[chosen[place]]
         loss += sum(removal.loss for removal in units[place].removals[chosen[place] : end])
         chosen[place] = end
     return chosen, saved / (total or 1), loss

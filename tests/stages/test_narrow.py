@@ -18,6 +18,7 @@ from optimizer.model.checkpoint import open_checkpoint
 from optimizer.recipe import parse
 from optimizer.stages.curvature import Curvature, curvatures
 from optimizer.stages.elimination import Removal, removals, without
+from optimizer.stages.latency_table import seconds_a_token, seconds_saved
 from optimizer.stages.narrow import Removable, choose
 from tests.conftest import WORDS
 
@@ -167,7 +168,8 @@ def test_the_cheapest_divergence_for_a_multiply_add_goes_first() -> None:
         found = [Removal(torch.tensor([place]), loss) for place, loss in enumerate(losses)]
         known = Curvature(torch.eye(1), torch.eye(1))
         block = Block("heads", ("up",), "down", 1, parts=1, attention="attention", ranked=True)
-        return Removable(block, known, len(losses) + 1, found, cost, whole=cost * (len(losses) + 1))
+        saves = [cost * number for number in range(len(losses) + 1)]
+        return Removable(block, known, len(losses) + 1, found, saves, whole=cost * (len(losses) + 1))
 
     dear, cheap = units(1, 1.0, 1.0), units(10, 2.0, 0.1, 50.0)
     assert choose([dear, cheap], 0.25)[0] == [0, 2]
@@ -175,6 +177,36 @@ def test_the_cheapest_divergence_for_a_multiply_add_goes_first() -> None:
     chosen, saved, _ = choose([dear, cheap], 0.99)
     assert chosen == [2, 3]
     assert saved == pytest.approx(32 / 43)
+
+
+@pytest.mark.parametrize("measure", ["int8", "bfloat16", "float32"])
+def test_what_is_saved_may_be_measured(tmp_path: Path, measure: str) -> None:
+    original = tiny.save(tiny.bert(), tmp_path / "model")
+    said: list[str] = []
+    examples = texts()
+    stages = {"narrow": {"amount": 0.3, "measure": measure}}
+    values = tiny.values(tiny.staged(original, stages, log=said.append, examples=lambda: examples))
+    assert any((value == 0).all(0).any() for name, value in values.items() if name.endswith("output.dense.weight"))
+    (line,) = (line for line in said if "expected to cost" in line)
+    share = float(line.split(": ")[1].partition("%")[0])
+    assert f"% of the time, measured in {measure}, saved" in line
+    assert share >= 30
+
+
+def test_a_table_of_few_widths_never_says_that_less_work_costs_more() -> None:
+    asked: list[int] = []
+
+    def noisy(width: int) -> float:
+        asked.append(width)
+        return width + (40 if width == 80 else 0)
+
+    saved = seconds_saved(noisy, 128, [0, 32, 64, 96])
+    assert saved[0] == 0
+    assert saved == sorted(saved)
+    assert saved[-1] == 96
+    assert len(asked) <= 6
+    assert seconds_a_token("float32", 64, 4096) > seconds_a_token("float32", 64, 64) > 0
+    assert seconds_a_token("int8", 64, 0) == 0
 
 
 def test_a_model_without_such_layers_is_refused_before_anything_is_read(tmp_path: Path) -> None:
@@ -227,6 +259,8 @@ def test_one_width_needs_every_layer_and_neurons_to_spare(tmp_path: Path) -> Non
             narrowed(original, heads=False, uniform=True, **settings)
     with pytest.raises(RecipeError, match=r"^stages\.narrow: uniform takes no heads; write heads: false beside it$"):
         narrowed(original, 0.1, uniform=True)
+    with pytest.raises(RecipeError, match=r"^stages\.narrow: uniform takes as many .*; remove measure$"):
+        narrowed(original, 0.1, heads=False, uniform=True, measure="int8")
 
 
 def test_without_texts_it_says_what_to_write(tmp_path: Path) -> None:
