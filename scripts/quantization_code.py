@@ -92,7 +92,7 @@ def main() -> int:
     try:
         place = _write(*paths, _stages(**given), given["format"], pt)
     except OptimizerError as error:
-        hint = "; or write --no-use_bnb" if "pip install bitsandbytes" in str(error) else ""
+        hint = "; or write --no-use_bnb" if "needs the package bitsandbytes" in str(error) else ""
         print(f"quantization_code: {error}{hint}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -14,11 +14,12 @@ Arithmetic = Literal["int8", "bfloat16", "float32"]
 _ROWS = 1024  # tokens of a batch
 _RUNS, _SECONDS = 7, 0.02
 _POINTS = 6
+_LEAST = 0.1  # of what a proportional saving would be: noise may not say that less work saves nothing
 assert set(get_args(Arithmetic)) == {"int8", "bfloat16", "float32"}
 
 
 def seconds_saved(cost: Callable[[int], float], width: int, removed: Sequence[int]) -> list[float]:
-    """What a block saves for each token by so many of its `width` inputs less; never less for more.
+    """What a block saves for each token by so many of its `width` inputs less; more for more.
 
     `cost` gives the seconds a token at a width. It is asked at a few widths, from the whole to the narrowest, and what
     lies between is interpolated: of a single step the noise is larger than what it saves.
@@ -27,7 +28,8 @@ def seconds_saved(cost: Callable[[int], float], width: int, removed: Sequence[in
     asked = np.unique(np.linspace(narrowest, width, _POINTS).round().astype(int))
     known = np.maximum.accumulate([cost(int(each)) for each in asked])
     whole = float(known[-1])
-    return [max(0.0, whole - float(np.interp(width - each, asked, known))) for each in removed]
+    least = _LEAST * whole / width
+    return [max(least * each, whole - float(np.interp(width - each, asked, known))) for each in removed]
 
 
 @cache
