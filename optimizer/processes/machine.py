@@ -5,6 +5,7 @@ computes holds the lock together with others, and the part that measures time ho
 there runs that share a machine do disturb each other.
 """
 
+import getpass
 import importlib
 import os
 from collections.abc import Iterator
@@ -49,7 +50,8 @@ def _held(kind: str) -> Iterator[None]:
 
 @contextmanager
 def _open(name: str) -> Iterator[int]:
-    path = _FOLDER / f"optimizer-{os.getuid()}.{name}.lock"
+    user = os.getuid() if hasattr(os, "getuid") else getpass.getuser()
+    path = _FOLDER / f"optimizer-{user}.{name}.lock"
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         yield descriptor
