@@ -9,11 +9,12 @@ from typing import Any
 import torch
 
 from optimizer.manifest import AGAIN, Listed, Manifest, file_faults, find_manifest, refuse
-from optimizer.model.checkpoint import INDEX, Shard, open_shards, stored_tensors
+from optimizer.model.loading import GENERATION
 from optimizer.model.safetensors_file import NAMES, tensor_bytes
+from optimizer.model.shards import INDEX, Shard, open_shards, stored_tensors
 from optimizer.processes.cores import cores
 
-_READ = ("config.json", "generation_config.json", INDEX)
+_READ = ("config.json", GENERATION, INDEX)
 """What transformers reads beside the weights."""
 _STORED = "stored_sha256"
 _LARGE = 4 << 20  # bytes of a file that are worth threads

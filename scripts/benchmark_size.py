@@ -19,8 +19,9 @@ from optimizer.data.texts import DataSettings
 from optimizer.errors import OptimizerError
 from optimizer.evaluation.job import EvaluationSettings
 from optimizer.evaluation.models import quiet
-from optimizer.model.checkpoint import open_shards, read_config, weight_bytes
+from optimizer.model.checkpoint import read_config
 from optimizer.model.locate import ModelSettings, locate
+from optimizer.model.shards import open_shards, weight_bytes
 from optimizer.model.task import auto_class, task_of
 from optimizer.packing import codec
 from optimizer.packing.payload import is_payload, stored_codes

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, BertForSequenceClassification
 import optimizer
 from optimizer.errors import ArtifactError, ModelError, OptimizerError, RecipeError
 from optimizer.manifest import read_manifest
-from optimizer.model.checkpoint import INDEX, SINGLE
+from optimizer.model.shards import INDEX, SINGLE
 
 RECIPES: dict[str, tuple[str, str]] = {
     "compact": ("compact", "packed"),

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from optimizer.manifest import describe_files, read_manifest, write_manifest
-from optimizer.model.checkpoint import SINGLE
+from optimizer.model.shards import SINGLE
 from optimizer.verify import faults, main
 
 QUERY = "bert.encoder.layer.0.attention.self.query.weight"

@@ -17,8 +17,9 @@ from optimizer.formats import FORMATS
 from optimizer.formats.format import Calibrated, Context, Format
 from optimizer.manifest import FORMAT_VERSION, Manifest, describe_files, versions, write_manifest
 from optimizer.model import safetensors_file
-from optimizer.model.checkpoint import INDEX, SINGLE, Checkpoint, weight_bytes
+from optimizer.model.checkpoint import Checkpoint
 from optimizer.model.directory import MODULES, model_files, moved_to_root
+from optimizer.model.shards import INDEX, SINGLE, weight_bytes
 from optimizer.recipe import Output
 from optimizer.stages.staging import Staged
 from optimizer.stages.untouched import Remainder
@@ -33,7 +34,6 @@ _EXPORT_FOLDERS = {"onnx", "openvino"}
 _EXPORTS = ("*.onnx", "*.onnx_data", "openvino_model*.xml", "openvino_model*.bin")
 _OURS = {"config.json", "manifest.json", "recipe.yaml"}
 _LARGEST_COPY = 64 << 20
-_CARD_OF_ORIGINAL = "README.original.md"
 
 log = logging.getLogger(__name__)
 

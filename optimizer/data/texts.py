@@ -23,9 +23,9 @@ Label = str | int
 _MISSING = (None, "")
 _AUTO = "auto"
 _LABEL = "label"
-OURS = (_AUTO, "demo", "builtin")
-"""The values of `path` that name no file."""
 _SHIPPED = {"demo": demo.TEXTS, "builtin": demo.SENTENCES}
+OURS = (_AUTO, *_SHIPPED)
+"""The values of `path` that name no file."""
 
 
 class DataSettings(Settings):
@@ -143,7 +143,7 @@ def _file(path: str) -> Path:
 
 def _dataset(path: str | None) -> hub.Named | None:
     """What on the hub a path may name: what is not there, no pattern, and has no suffix of a file of texts."""
-    if path is None or path in (_AUTO, *_SHIPPED):
+    if path is None or path in OURS:
         return None
     file = _file(path)
     return None if file.exists() or is_pattern(file) or is_file_name(file) else hub.named(path)

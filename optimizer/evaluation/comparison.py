@@ -25,6 +25,7 @@ from optimizer.evaluation.predict import (
     answers_words,
     counted,
     decision,
+    is_heard,
     logits_per_token,
     next_tokens,
     predict,
@@ -65,7 +66,7 @@ def compare(job: Job, texts: Texts, original: Side, artifact: Side) -> Figures:
         for whose, logits in (("original", answers.original), ("artifact", answers.artifact)):
             broken[whose] += _without_an_answer(batch, logits, answers.valid)
         tally.add(answers)
-        if job.task == "speech-seq2seq":
+        if is_heard(job.task):
             tally.add_texts(*(words.of(prediction.decoder_ids) for prediction in (expected, found)))
     for whose, positions in broken.items():
         if positions:

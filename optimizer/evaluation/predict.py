@@ -49,6 +49,11 @@ def answers_words(task: Task) -> bool:
     return _KINDS[task].words
 
 
+def is_heard(task: Task) -> bool:
+    """Whether `decoder_ids` are what the model itself has written of what it heard."""
+    return _KINDS[task].heard
+
+
 def counted(task: Task) -> str:
     """What the rows of a model's answers are, in one word: texts, tokens, images, sounds."""
     return _KINDS[task].rows
@@ -186,12 +191,13 @@ def _with_texts(inputs: Tensors) -> Tensors:
 class _Kind:
     """How the models of a task answer; the fields are the functions above of the same name, `ask` is `predict`'s.
 
-    `rows` is what those of an answer are.
+    `heard` is `is_heard`'s; `rows` is what those of an answer are.
     """
 
     ask: Callable[[Any, Tensors, Tensor | None], Prediction]
     decide: Callable[[Any], Decision] = lambda config: "class"
     words: bool = False
+    heard: bool = False
     rows: str = "texts"
     valid: Callable[[Tensors], Tensor | None] = lambda inputs: None
     next_tokens: Callable[[Tensors], Tensor | None] = lambda inputs: None
@@ -207,7 +213,7 @@ _KINDS: dict[Task, _Kind] = {
     "masked-lm": _Kind(_of_tokens, words=True, rows="tokens"),
     "causal-lm": _Kind(_of_tokens, words=True, rows="tokens", next_tokens=_following),
     "seq2seq-lm": _Kind(_generated, words=True, rows="tokens", complete=_with_decoder),
-    "speech-seq2seq": _Kind(_transcribed, words=True, rows="tokens", complete=_with_any_decoder),
+    "speech-seq2seq": _Kind(_transcribed, words=True, heard=True, rows="tokens", complete=_with_any_decoder),
     "zero-shot-image-classification": _Kind(_of_images, rows="images", complete=_with_texts),
     "encoder": _Kind(_pooled, lambda config: "vector"),
 }

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from optimizer.formats import format_of
-from optimizer.model.checkpoint import Checkpoint, module_shards, stored_tensors, weight_bytes
+from optimizer.model.checkpoint import Checkpoint
+from optimizer.model.shards import module_shards, stored_tensors, weight_bytes
 
 _BITS_PER_BYTE = 8
 

@@ -14,8 +14,8 @@ from optimizer.formats.safetensors import Safetensors
 from optimizer.integrity import describe
 from optimizer.loading.packed import restored, write_dense
 from optimizer.manifest import Listed
-from optimizer.model.checkpoint import Shard
 from optimizer.model.outline import Entry
+from optimizer.model.shards import Shard
 from optimizer.model.weight import MATRICES, Role, Weight
 from optimizer.packing.marker import FORMAT_VERSION, METHOD
 from optimizer.packing.payload import is_payload, pack, stored_codes

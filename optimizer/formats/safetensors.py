@@ -11,9 +11,9 @@ from optimizer.formats.format import Context, Stored
 from optimizer.integrity import describe
 from optimizer.manifest import Listed
 from optimizer.model import safetensors_file
-from optimizer.model.checkpoint import INDEX, Shard, open_shards, stored_tensors
 from optimizer.model.loading import write_config
 from optimizer.model.outline import Entry, Outline
+from optimizer.model.shards import INDEX, Shard, open_shards, stored_tensors
 from optimizer.model.weight import Parts, Weight
 from optimizer.settings import Settings
 from optimizer.stages.staging import Staged

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from optimizer.errors import ArtifactError, ModelError, RecipeError, nearest
-from optimizer.integrity import check_files
+from optimizer.integrity import check_files, check_tensors
 from optimizer.loading import dense, graphs, packed
 from optimizer.manifest import find_manifest, read_manifest
 from optimizer.model.runnable import Runnable
@@ -40,6 +40,7 @@ def load(directory: str | Path, *, verify: Extent = "loaded", **options: Any) ->
         raise ModelError(f"{directory}: is no directory; give that of an artifact, or of a model")
     if manifest := read_manifest(place) if full else find_manifest(place):
         check_files(place, manifest, every=full)
+        check_tensors(place, manifest)
     return _LOADERS[format_name(place)](place, **options)
 
 

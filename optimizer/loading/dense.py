@@ -6,19 +6,16 @@ from typing import Any
 import torch
 
 from optimizer.errors import ArtifactError
-from optimizer.integrity import check_tensors
 from optimizer.manifest import find_manifest
 from optimizer.model import loading
-from optimizer.model.checkpoint import INDEX, SINGLE, open_shards, stored_tensors
 from optimizer.model.runnable import Runnable
+from optimizer.model.shards import INDEX, SINGLE, open_shards, stored_tensors
 from optimizer.packing.payload import is_payload
 
 
 def load(directory: Path, **options: Any) -> Runnable:
     """The transformers model; `options` go to its `from_pretrained` (dtype, device_map, ...)."""
-    if manifest := find_manifest(directory):
-        check_tensors(directory, manifest)
-    else:
+    if find_manifest(directory) is None:  # else its tensors are those that were written
         _refuse_payloads(directory)
     model: Runnable = loading.load(directory, **options)
     return model

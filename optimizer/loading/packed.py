@@ -10,17 +10,18 @@ from typing import Any
 import torch
 
 from optimizer.errors import ArtifactError, PackageError, install
-from optimizer.integrity import check, describe
+from optimizer.integrity import describe
 from optimizer.manifest import Listed
 from optimizer.model import loading, safetensors_file
-from optimizer.model.checkpoint import INDEX, Shard, open_shards, read_config, stored_tensors
+from optimizer.model.checkpoint import read_config
+from optimizer.model.loading import GENERATION
 from optimizer.model.runnable import Runnable
+from optimizer.model.shards import INDEX, Shard, open_shards, stored_tensors
 from optimizer.packing.marker import FORMAT_VERSION
 from optimizer.packing.payload import PayloadError, is_payload, unpack
 from optimizer.processes.cores import cores
 
 _BITSANDBYTES = "bitsandbytes"
-_GENERATION = "generation_config.json"
 
 
 def load(directory: Path, **options: Any) -> Runnable:
@@ -29,7 +30,6 @@ def load(directory: Path, **options: Any) -> Runnable:
     Unpacked in memory, or, where another library reads the weights, in a temporary folder. Raises ArtifactError for a
     damaged payload, PackageError where that library is missing.
     """
-    check(directory)
     config = read_config(directory)
     marker = config.pop("quantization_config")
     if (version := marker.get("format_version")) != FORMAT_VERSION:
@@ -42,9 +42,8 @@ def load(directory: Path, **options: Any) -> Runnable:
             raise PackageError(f"{directory}: needs the package {_BITSANDBYTES}; run: {install(_BITSANDBYTES)}")
         with tempfile.TemporaryDirectory() as folder:
             write_dense(directory, Path(folder))
-            for name in (_GENERATION,):
-                if (directory / name).exists():
-                    shutil.copyfile(directory / name, Path(folder) / name)
+            if (directory / GENERATION).exists():
+                shutil.copyfile(directory / GENERATION, Path(folder) / GENERATION)
             return _named(loading.load(folder, **options), directory)
     state = {name: tensor for shard in open_shards(directory) for name, tensor in restored(shard)}
     return _named(loading.from_state(directory, config, state, **options), directory)

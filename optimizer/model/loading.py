@@ -8,8 +8,11 @@ from typing import Any
 import torch
 
 from optimizer.model import internals
-from optimizer.model.checkpoint import read_config, refuse_outside
+from optimizer.model.checkpoint import read_config
+from optimizer.model.shards import refuse_outside
 from optimizer.model.task import Task, auto_class, task_of
+
+GENERATION = "generation_config.json"
 
 
 def load(directory: str | Path, **options: Any) -> Any:
@@ -37,7 +40,7 @@ def from_state(directory: Path, config: Mapping[str, Any], state: Mapping[str, t
     options.setdefault("dtype", getattr(torch, config.get("dtype") or "float32"))
     # Its own loading, rather than load_state_dict: it renames, merges and ties as from a directory.
     model = type(bare).from_pretrained(None, config=settings, state_dict=dict(state), **options)
-    if (directory / "generation_config.json").exists() and model.can_generate():
+    if (directory / GENERATION).exists() and model.can_generate():
         model.generation_config = GenerationConfig.from_pretrained(directory)
     return model.eval()
 

@@ -10,8 +10,8 @@ from pydantic import Field, model_validator
 
 from optimizer import demo, hub
 from optimizer.errors import ModelError
-from optimizer.model.checkpoint import open_shards
 from optimizer.model.directory import home
+from optimizer.model.shards import open_shards
 from optimizer.settings import Settings, nearest
 
 DEMO = "demo"

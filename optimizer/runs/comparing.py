@@ -11,8 +11,9 @@ from optimizer.evaluation.job import Environment, EvaluationSettings
 from optimizer.evaluation.measure import Job, evaluate
 from optimizer.formats import format_of
 from optimizer.manifest import versions
-from optimizer.model.checkpoint import Checkpoint, open_checkpoint, open_shards, read_config
+from optimizer.model.checkpoint import Checkpoint, open_checkpoint, read_config
 from optimizer.model.locate import ModelSettings, locate
+from optimizer.model.shards import open_shards
 from optimizer.processes.processor import described
 from optimizer.rows.row import Row
 

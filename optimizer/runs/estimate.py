@@ -1,8 +1,9 @@
 """How much disk an artifact will take, before it is made."""
 
 from optimizer.formats import FORMATS
-from optimizer.model.checkpoint import Checkpoint, weight_bytes
+from optimizer.model.checkpoint import Checkpoint
 from optimizer.model.directory import model_files
+from optimizer.model.shards import weight_bytes
 from optimizer.recipe import Recipe
 from optimizer.stages import staging
 

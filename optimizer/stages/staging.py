@@ -11,9 +11,10 @@ import torch
 
 from optimizer.errors import NothingToDo, RecipeError, StageError
 from optimizer.model import internals
-from optimizer.model.checkpoint import Checkpoint, Shard
+from optimizer.model.checkpoint import Checkpoint
 from optimizer.model.examples import Examples
 from optimizer.model.outline import Outline, sketch
+from optimizer.model.shards import Shard
 from optimizer.model.weight import ROLES, Place, Weight
 from optimizer.settings import nearest
 from optimizer.stages.finite import check_original, check_staged

@@ -16,7 +16,8 @@ from transformers import AutoModel
 import optimizer as package
 from optimizer.errors import ModelError
 from optimizer.evaluation import size
-from optimizer.model.checkpoint import open_checkpoint, weight_bytes
+from optimizer.model.checkpoint import open_checkpoint
+from optimizer.model.shards import weight_bytes
 from optimizer.recipe import parse
 from optimizer.runs.estimate import artifact_bytes
 

@@ -18,7 +18,8 @@ from optimizer.formats import FORMATS, format_of
 from optimizer.formats.dense import Dense
 from optimizer.formats.format import Context
 from optimizer.manifest import read_manifest
-from optimizer.model.checkpoint import open_checkpoint, weight_bytes
+from optimizer.model.checkpoint import open_checkpoint
+from optimizer.model.shards import weight_bytes
 from optimizer.recipe import parse
 from optimizer.settings import Settings
 from optimizer.stages.staging import Staged

@@ -12,9 +12,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
-from optimizer.model import checkpoint as module
-from optimizer.model.checkpoint import Checkpoint, open_checkpoint, weight_bytes
+from optimizer.model import shards as module
+from optimizer.model.checkpoint import Checkpoint, open_checkpoint
 from optimizer.model.directory import fingerprint, model_files
+from optimizer.model.shards import weight_bytes
 
 
 @pytest.fixture(scope="module")
