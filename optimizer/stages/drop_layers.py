@@ -24,6 +24,7 @@ class DropLayers(Stage):
     kind: ClassVar[str] = "drop_layers"
     default_roles: ClassVar[tuple[Role, ...]] = ROLES
     needs_floats: ClassVar[bool] = False
+    only_removes: ClassVar[bool] = True
 
     layers: list[NonNegativeInt] = Field(default_factory=list)
 

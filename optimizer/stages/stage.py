@@ -51,7 +51,7 @@ class Stage(Settings):
     `default_roles` are what it is for unless its step says; `packages` what it needs installed, `extra` what of ours
     brings them, if one does; `needs_floats` says that it cannot work on the codes that another stage left;
     `only_casts` that it changes no more than dtypes;
-    `calibrated` that it needs calibration texts.
+    `calibrated` that it needs calibration texts; `only_removes` that what it leaves in is meant to be as it was.
     """
 
     kind: ClassVar[str]
@@ -61,6 +61,7 @@ class Stage(Settings):
     needs_floats: ClassVar[bool] = True
     only_casts: ClassVar[bool] = False
     calibrated: ClassVar[bool] = False
+    only_removes: ClassVar[bool] = False
     knob: ClassVar[Knob | None] = None
 
     def outline(self, before: Outline, routed: Mapping[str, Place]) -> Outline:

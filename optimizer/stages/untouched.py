@@ -52,7 +52,8 @@ def remainder(original: Outline, laid: Sequence[Laid]) -> Remainder:
     left = [entry for entry in original.entries.values() if entry.name not in changed]
     weights = _grouped(left, reasons)
     ratio = _bytes(left) / (_bytes(original.entries.values()) or 1)
-    return Remainder(ratio, weights, _warning(original, left, reasons) if steps else None)
+    compressing = any(not each.step.stage.only_removes for each in steps)
+    return Remainder(ratio, weights, _warning(original, left, reasons) if compressing else None)
 
 
 def _grouped(left: Sequence[Entry], reasons: Mapping[str, str]) -> tuple[Untouched, ...]:

@@ -1,12 +1,14 @@
 """Layers left out: what loads is the original without them, whatever stages follow."""
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny
 import torch
+from command_line import rows
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, BertConfig
 
@@ -121,6 +123,17 @@ def test_layers_that_differ_are_refused(tmp_path: Path) -> None:
         tiny.staged(original, {"drop_layers": {"layers": [1]}})
     with pytest.raises(StageError, match=r"^stages\.drop_layers: the layers of this model differ"):
         tiny.staged(tiny.save(tiny.swin(), tmp_path / "swin"), {"drop_layers": {"layers": [1]}})
+
+
+def test_a_sweep_over_which_layers_go(optimizer: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    place = "+stages.drop_layers={before: cast}"
+    code, _, said = optimizer("-m", "recipe=fp16", place, "stages.drop_layers.layers=[],[0],[1,2]", "evaluation=none")
+    assert code == 0, said
+    assert "alone" not in said, "what stays is meant to"
+    sizes = sorted(int(row["artifact_bytes"]) for row in rows(tmp_path / "outputs"))
+    assert len(set(sizes)) == 3
+    code, _, said = optimizer("recipe=pruned", "+stages.drop_layers={before: prune, layers: [0]}", "evaluation=none")
+    assert code == 0, said
 
 
 def test_no_layer_is_no_change(tmp_path: Path) -> None:
