@@ -1,7 +1,7 @@
 """A graph run by OpenVINO on the CPU."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from optimizer.errors import ArtifactError
 _STATIC_GRAPHS = 4
 """Each packs its weights anew: 70 to 105 MB for 23 MB of int8 files."""
 
+_KIND = "INFERENCE_PRECISION_HINT"
 ARITHMETIC = {"auto": None, "float32": "f32", "bfloat16": "bf16"}
 """What OpenVINO is told for the `compute` of a recipe's engine; None: what it chooses."""
 
@@ -24,10 +25,14 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Way:
-    """So many streams share a batch, by the graph of any shape, or by one whose inputs are `shape`, [rows, length]."""
+    """So many streams share a batch, by the graph of any shape, or by one whose inputs are `shape`, [rows, length].
+
+    `kind` is what floats are computed in, None for what the graph or the engine says.
+    """
 
     streams: int
     shape: Shape | None = None
+    kind: str | None = None
 
 
 class OpenVINORunnable(Runnable):
@@ -53,12 +58,15 @@ class OpenVINORunnable(Runnable):
         self._options: dict[str, Any] = {"INFERENCE_NUM_THREADS": threads, "ENABLE_CPU_PINNING": False}
         if cache_dir is not None:
             self._options["CACHE_DIR"] = str(cache_dir)
-        if chosen := inference_precision or inference_type(graph):
-            self._options["INFERENCE_PRECISION_HINT"] = chosen
+        chosen = inference_precision or inference_type(graph)
+        if chosen:
+            self._options[_KIND] = chosen
+        self._engine_chooses = chosen is None
         self._graph, self._threads = graph, threads
         self._streams_given = streams is not None
         self._requests = dict[Way, list[Any]]()  # the one used last at the end
         self._chosen = dict[Shape, int]()  # streams
+        self._kinds = dict[tuple[Shape, ...], str | None]()  # by the shapes of all parts
         self._lock = threading.Lock()
 
     def forward(self, **inputs: Any) -> Any:
@@ -69,6 +77,7 @@ class OpenVINORunnable(Runnable):
     def tune(self, **inputs: Any) -> str:
         """Try one stream or as many as threads (unless `streams` was given), and a graph of this shape alone for each.
 
+        Where the engine has chosen bfloat16 for what an int8 graph leaves in float, float32 is tried too.
         What is clearly fastest serves batches of this shape from then on. The four static graphs used last are kept;
         a part of another shape goes by the graph of any shape. While it lasts it holds up to three compiled graphs.
         """
@@ -101,7 +110,8 @@ class OpenVINORunnable(Runnable):
             if way.shape:
                 graph = graph.clone()
                 graph.reshape({name: list(way.shape) for name in self.inputs})
-            compiled = core().compile_model(graph, "CPU", self._options | {"NUM_STREAMS": way.streams})
+            options = self._options | {"NUM_STREAMS": way.streams} | ({_KIND: way.kind} if way.kind else {})
+            compiled = core().compile_model(graph, "CPU", options)
             requests = [compiled.create_infer_request() for _ in range(way.streams)]
         self._requests[way] = requests
         return requests
@@ -111,17 +121,27 @@ class OpenVINORunnable(Runnable):
         ways, there = self._ways(tensors), set(self._requests)
         best, *others = ways
         for way in others:
-            try:
-                self._ready(way)
-            except RuntimeError:  # a graph that has no such shape
-                continue
-            if is_faster(partial(self._run, way, ways[way]), partial(self._run, best, ways[best])):
-                best, way = way, best
-            if way.shape or way not in there:
-                self._requests.pop(way, None)
+            best = self._better(way, best, ways, there)
+        if self._engine_chooses and self._kind(best) == "bf16":
+            exact = replace(best, kind="f32")
+            ways[exact] = ways[best]
+            best = self._better(exact, best, ways, there)
         self._chosen[self._shape(tensors)] = best.streams
+        self._kinds[self._shapes(ways[best])] = best.kind
         for way in [way for way in self._requests if way.shape][:-_STATIC_GRAPHS]:
             del self._requests[way]
+
+    def _better(self, way: Way, best: Way, ways: Mapping[Way, list[Arrays]], there: set[Way]) -> Way:
+        """The faster of two ways; the other one is let go, unless it was there before and takes any shape."""
+        try:
+            self._ready(way)
+        except RuntimeError:  # a graph that has no such shape
+            return best
+        if is_faster(partial(self._run, way, ways[way]), partial(self._run, best, ways[best])):
+            best, way = way, best
+        if way.shape or way not in there:
+            self._requests.pop(way, None)
+        return best
 
     def _ways(self, tensors: Arrays) -> dict[Way, list[Arrays]]:
         """The ways to run a batch, each with the parts that it falls into; first the usual one."""
@@ -135,12 +155,20 @@ class OpenVINORunnable(Runnable):
 
     def _way(self, parts: Sequence[Arrays]) -> Way:
         """That of parts in streams of their own: by a static graph, if there is one for just these."""
-        way = self._dynamic(parts)
+        way = replace(self._dynamic(parts), kind=self._kinds.get(self._shapes(parts)))
         static = replace(way, shape=_shape_of_all(parts))
         return static if static in self._requests else way
 
     def _dynamic(self, parts: Sequence[Arrays]) -> Way:
         return Way(1 if len(parts) == 1 else self.parts)
+
+    def _shapes(self, parts: Sequence[Arrays]) -> tuple[Shape, ...]:
+        return tuple(part[self.inputs[0]].shape for part in parts)
+
+    def _kind(self, way: Way) -> str:
+        """The type that floats are computed in."""
+        compiled = self._ready(way)[0].get_compiled_model()
+        return str(compiled.get_property(_KIND).get_type_name())
 
     def _cut(self, tensors: Arrays, streams: int) -> list[Arrays]:
         return [cut(tensors, part) for part in self.shared_by(tensors, streams)]
@@ -154,9 +182,7 @@ class OpenVINORunnable(Runnable):
         """Streams, threads, shape and the type that floats are computed in."""
         threads = max(1, self._threads // way.streams)
         shape = "static " + "x".join(map(str, way.shape)) if way.shape else "dynamic"
-        compiled = self._ready(way)[0].get_compiled_model()
-        kind = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
-        return f"{_counted(way.streams, 'stream')} of {_counted(threads, 'thread')}, {shape}, {kind}"
+        return f"{_counted(way.streams, 'stream')} of {_counted(threads, 'thread')}, {shape}, {self._kind(way)}"
 
 
 def _shape_of_all(parts: Sequence[Arrays]) -> Shape | None:

@@ -18,6 +18,7 @@ from optimizer.engines.openvino import Precision, convert, quantize
 from optimizer.engines.openvino_runnable import OpenVINORunnable, Way
 from optimizer.engines.reduce import reduce
 from optimizer.model.task import Task
+from optimizer.processes.processor import processor
 from tests.engines.models import calibration, difference, example_inputs, inputs, model_of
 
 KEPT = openvino_runnable._STATIC_GRAPHS
@@ -103,6 +104,38 @@ def test_graphs_that_follow_the_shape_may_be_static(family: str, wins: Wins) -> 
     wins(Way(2, (2, 12)))
     assert engine.tune(**given).startswith("2 streams of 1 thread, static 2x12, ")
     torch.testing.assert_close(engine(**given).logits, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.skipif(
+    "avx512_bf16" not in processor()[1], reason="the engine chooses bfloat16 on processors that have it"
+)
+@pytest.mark.parametrize("wins_in", ["f32", "bf16"])
+def test_float32_is_tried_beside_int8_where_the_engine_has_chosen_bfloat16(
+    wins_in: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_model: Callable[..., Path]
+) -> None:
+    tried: list[str | None] = []
+
+    def is_faster(challenger: Any, champion: Any) -> bool:
+        tried.append(challenger.args[0].kind)
+        return bool(challenger.args[0].kind == wins_in)
+
+    monkeypatch.setattr(openvino_runnable, "is_faster", is_faster)
+    model = model_of(tiny_model("sequence-classification", tmp_path, initializer_range=0.1))
+    graph = quantize(convert(model, example_inputs()), "int8", calibration())
+    engine, given = OpenVINORunnable(graph, model.config, 2), inputs([12] * 4)
+    before = engine(**given).logits
+    assert engine.tune(**given).endswith(f", {wins_in}")
+    assert tried[-1] == "f32"
+    exact = OpenVINORunnable(graph, model.config, 2, inference_precision="f32")(**given).logits
+    assert torch.equal(engine(**given).logits, exact if wins_in == "f32" else before)
+    assert not torch.equal(exact, before)
+    assert torch.equal(
+        engine(**inputs([5] * 4)).logits, OpenVINORunnable(graph, model.config, 2)(**inputs([5] * 4)).logits
+    )
+    said = OpenVINORunnable(graph, model.config, 2, inference_precision="bf16")
+    tried.clear()
+    said.tune(**given)
+    assert "f32" not in tried, "what a recipe says is not tried"
 
 
 def test_nothing_is_tried_unasked(wins: Wins, runnable: Run) -> None:
