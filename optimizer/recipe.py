@@ -106,12 +106,11 @@ class Recipe:
     def laid(self, original: Outline) -> list[staging.Laid]:
         """The steps laid over an original's outline, which raises what `staging.lay` does.
 
-        Raises StageError for what they leave, too, where the format does not store it.
+        Raises StageError for a model that the format does not store, whatever the steps make of it.
         """
         format_ = FORMATS[self.output.format]
-        laid = staging.lay(replace(original, casts=format_.casts), self.steps)
-        format_.check(staging.last(original, laid))
-        return laid
+        format_.check(original)
+        return staging.lay(replace(original, casts=format_.casts), self.steps)
 
     def fitted(self, original: Outline) -> "Recipe":
         """The recipe for this original alone, none of its stages optional any more; raises what `laid` does."""

@@ -64,17 +64,16 @@ class Engine:
         assert isinstance(settings, EngineSettings)
         return settings.precision == "int8"
 
-    def check(self, last: Outline) -> None:
+    def check(self, original: Outline) -> None:
         """Raise StageError for a model that has no graph here: what generates text, sees or hears."""
-        if last.task not in TASKS:
+        if original.task not in TASKS:
             raise StageError(
-                f"format: {self.name} runs encoders ({', '.join(TASKS)}), not {last.task}; write format=packed"
+                f"format: {self.name} runs encoders ({', '.join(TASKS)}), not {original.task}; write recipe=compact"
             )
 
     def write(self, staged: Staged, directory: Path, context: Context) -> Listed | None:
         """Write the graph and config.json; the whole model is in memory."""
         assert isinstance(context.settings, EngineSettings)
-        self.check(staged.outline)
         model = staged.materialise().eval()
         task = staged.outline.task
         module = reduce(model, task, context.log) if context.settings.reduce else Exported(model, task)

@@ -70,8 +70,8 @@ class Format(Protocol):
     def bits(self, entry: Entry) -> float:
         """About how many bits a value of a tensor takes in the file; rather too many."""
 
-    def check(self, last: Outline) -> None:
-        """Raise StageError for a model, as the stages leave it, that it does not store."""
+    def check(self, original: Outline) -> None:
+        """Raise StageError for a model that it does not store."""
 
     def calibrated(self, settings: Settings | None) -> bool:
         """Whether it needs texts to calibrate on, with these settings of its own."""

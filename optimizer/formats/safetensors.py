@@ -51,7 +51,7 @@ class Safetensors:
         """About how many bits a value of a tensor takes in the file; rather too many."""
         raise NotImplementedError
 
-    def check(self, last: Outline) -> None:
+    def check(self, original: Outline) -> None:
         """Whatever transformers loads, it stores."""
 
     def calibrated(self, settings: Settings | None) -> bool:

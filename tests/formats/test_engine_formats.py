@@ -270,7 +270,7 @@ def test_what_generates_or_sees_is_refused_before_anything_is_written(
     line = refusal(lambda: optimizer.run(recipe, out=tmp_path / "out"), OptimizerError)
     assert line == (
         f"format: {format} runs encoders (sequence-classification, token-classification, question-answering, encoder), "
-        f"not {task}; write format=packed"
+        f"not {task}; write recipe=compact"
     )
 
 
