@@ -22,6 +22,8 @@ _IN_A_RECIPE = "hydra/launcher: a recipe cannot choose the launcher; write hydra
 _SETTING = re.compile(r"(?!hydra\.)([A-Za-z_][\w.]*)=", re.ASCII)  # without a sign, and of no group below another
 _KEY = re.compile(r"[+~]*([A-Za-z_][\w/.@-]*)", re.ASCII)
 CONFIG_DIR_FLAGS = ("--config-dir", "-cd")
+_COMPLETION_FLAGS = ("--shell-completion", "-sc")
+_QUERY = frozenset(f"query={shell}" for shell in ("bash", "zsh", "fish"))
 
 
 def compose(arguments: list[str]) -> list[dict[str, Any]]:
@@ -31,6 +33,8 @@ def compose(arguments: list[str]) -> list[dict[str, Any]]:
     from hydra.errors import InstantiationException
     from omegaconf import DictConfig
 
+    if any(flag in arguments for flag in _COMPLETION_FLAGS):
+        arguments = _completing(arguments)
     _check_names(arguments)
     has_model = any(_key(argument) in ("model", "model.path") for argument in arguments)
     recipe_files.check(_chosen(arguments), _config_dirs(arguments), has_model=has_model)
@@ -43,12 +47,23 @@ def compose(arguments: list[str]) -> list[dict[str, Any]]:
         except InstantiationException as error:  # in a sweep, Hydra tries to make a launcher of its own from ours
             raise RecipeError(_IN_A_RECIPE if "_target_" in str(error) else _one_line(error)) from error
         except Exception as error:
+            if _QUERY.intersection(arguments):  # half a command, and an error line would stand within what is typed
+                return []
             raise RecipeError(_one_line(error)) from error
     for _, settings in found:
         _check_there(settings, forced, tuple(_config_dirs(arguments)))
     plain = [_plain(config, settings) for config, settings in found]
     _check_used([idle for _, idle in plain], sorted({settings.runtime.choices.recipe for _, settings in found}))
     return [values for values, _ in plain]
+
+
+def _completing(arguments: list[str]) -> list[str]:
+    """The arguments of Hydra's shell completion, with the folder of a team's recipes that stands in what is typed."""
+    if sys.argv[0].endswith(".py"):
+        raise RecipeError("--shell-completion: is for the console script alone; write optimizer -sc install=bash")
+    typed = _config_dirs(os.environ.get("COMP_LINE", "").split())
+    there = [folder.expanduser() for folder in typed if folder.expanduser().is_dir()]
+    return [*arguments, *(word for folder in there[-1:] for word in (CONFIG_DIR_FLAGS[0], str(folder)))]
 
 
 def _check_used(idle: list[set[str]], recipes: list[str]) -> None:
@@ -64,6 +79,8 @@ def _settable(arguments: list[str]) -> tuple[list[str], frozenset[str]]:
     Hydra would ask for a `+` where a key is only not set yet, and where it is misspelt: what is no key at all is found
     by what knows them all.
     """
+    if any(flag in arguments for flag in _COMPLETION_FLAGS):  # `install=bash` is no setting
+        return arguments, frozenset()
     folders = (CONF, *_config_dirs(arguments))
     found, forced = [], set()
     for before, argument in zip(["", *arguments], arguments, strict=False):

@@ -20,6 +20,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m optimizer.push",
         description="Upload an artifact to the hub, once it is what its manifest says; the repository is private.",
+        epilog="Explained in docs/hub.md of the project.",
     )
     parser.add_argument("directory", type=Path, metavar="DIR", help="an artifact")
     parser.add_argument("repository", metavar="ORGANIZATION/NAME", help="where it goes; made if it is not there")

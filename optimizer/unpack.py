@@ -46,7 +46,11 @@ def unpack(directory: Path, output: Path) -> None:
 
 def main(arguments: list[str]) -> int:
     """Unpack from the command line; the exit code is 0, or 2 with one line on stderr."""
-    parser = argparse.ArgumentParser(prog="python -m optimizer.unpack", description=(__doc__ or "").partition(",")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m optimizer.unpack",
+        description=(__doc__ or "").partition(",")[0],
+        epilog="Explained in docs/formats.md of the project.",
+    )
     parser.add_argument("directory", type=Path, metavar="DIR", help="a packed artifact")
     parser.add_argument("output", type=Path, metavar="OUT", help="where the dense one goes")
     given: Any = parser.parse_args(arguments)

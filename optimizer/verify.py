@@ -49,7 +49,8 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m optimizer.verify",
         description="Tell whether artifacts are what was written: every file and every tensor that the manifest lists.",
-        epilog="The exit code is 0 when all of them are, 1 when one is not, 2 when the command is wrong.",
+        epilog="The exit code is 0 when all of them are, 1 when one is not, 2 when the command is wrong. "
+        "Explained in docs/loading.md of the project.",
     )
     parser.add_argument("directories", nargs="+", type=Path, metavar="DIR", help="an artifact")
     parser.add_argument(

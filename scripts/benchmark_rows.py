@@ -23,7 +23,9 @@ MEASURED = dict.fromkeys((*columns("quality", "latency", "memory", "cost"), "siz
 
 def main() -> int:
     """Store rows as sweeps do, plan one, print both; the exit code is 0, or 2 with one line on stderr."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").partition("\n")[0], epilog="Explained in docs/sweeps.md of the project."
+    )
     parser.add_argument("--model", default="demo", help="directory of the original (default: the demo)")
     parser.add_argument("--data", default="auto", help="texts (default: those shipped)")
     parser.add_argument("--rows", type=int, nargs="+", default=[100, 1000, 10_000], help="how many rows a sweep has")

@@ -50,7 +50,9 @@ REPEATS = 5
 
 def main() -> int:
     """Run every recipe, measure, print the table; the exit code is 0, or 2 with one line on stderr."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition(",")[0])
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").partition(",")[0], epilog="Explained in docs/figures.md of the project."
+    )
     parser.add_argument("--model", default="demo", help="directory of the original (default: the demo)")
     parser.add_argument("--data", default="auto", help="texts (default: those shipped)")
     given = parser.parse_args()

@@ -42,7 +42,9 @@ _PRODUCT = (1024, 3072, 768)
 
 def main() -> int:
     """Measure and print; the exit code is 0, or 2 with one line on stderr."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition(",")[0])
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").partition(",")[0], epilog="Explained in docs/figures.md of the project."
+    )
     parser.add_argument("--shapes", action="store_true", help="BERT-base and DeBERTa-v3-base with random weights")
     parser.add_argument("--model", type=Path, action="append", default=[], help="directory of a classifier")
     parser.add_argument("--data", action="append", default=[], help="its texts to agree on")

@@ -19,7 +19,9 @@ RUNS = len(AMOUNTS) * len(THRESHOLDS)
 
 def main() -> int:
     """Run the commands as a user would, print the table; the exit code is 0, or 1 when a run fails."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition(",")[0])
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").partition(",")[0], epilog="Explained in docs/sweeps.md of the project."
+    )
     parser.add_argument("--model", default="demo", help="directory of the original (default: the demo)")
     parser.add_argument("--data", default="auto", help="texts (default: those shipped)")
     given = parser.parse_args()

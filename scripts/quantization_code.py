@@ -76,7 +76,9 @@ def _loading(place: Path, format: str) -> tuple[str, str]:
 
 def main() -> int:
     """Parse the guide's flags and run; the exit code is 0, or 2 with one line on stderr."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").partition("\n")[0], epilog="Explained in docs/guide.md of the project."
+    )
     flag = argparse.BooleanOptionalAction
     parser.add_argument("--model_path", required=True, help="directory of the trained model")
     parser.add_argument("--output_path", help="where the result goes (default: in the original's place)")

@@ -15,7 +15,9 @@ from optimizer.processes.pipe import until_closed
 
 def main() -> int:
     """Parse the flags, measure, print the table; the exit code is 0, 1 when one fails, 2 with one line on stderr."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").partition("\n")[0], epilog="Explained in docs/guide.md of the project."
+    )
     parser.add_argument("--original", required=True, help="directory of the original model")
     parser.add_argument("--optimized", required=True, nargs="+", metavar="NAME:DIR", help="the models to compare")
     parser.add_argument("--data", help="texts: jsonl, csv, parquet or txt (default: texts shipped with the package)")

@@ -3,6 +3,7 @@
 import ast
 import importlib.util
 import re
+import runpy
 import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +17,10 @@ from documents import PAGES, ROOT, Block, anchors, blocks, example, headings, li
 import optimizer
 from optimizer import search
 from optimizer.composing import compose, compose_launcher
+from optimizer.data.texts import DataSettings
 from optimizer.engines.mixed_precision import fewest_given_back
+from optimizer.evaluation.job import EvaluationSettings
+from optimizer.model.locate import ModelSettings
 from optimizer.recipe import SEARCH, parse
 
 BLOCKS = blocks()
@@ -195,6 +199,63 @@ def _check_flags(script: Path, arguments: list[str]) -> None:
     text = script.read_text(encoding="utf-8")
     for flag in (argument for argument in arguments if argument.startswith("--")):
         assert re.search(rf'add_argument\(\s*"{flag}"', text), (script, flag)
+
+
+# what commands say of the pages
+
+
+def test_every_page_that_a_text_of_the_program_names_exists() -> None:
+    for folder in ("optimizer", "conf", "scripts"):
+        for path in (ROOT / folder).rglob("*"):
+            if path.is_file() and path.suffix in (".py", ".yaml", ".jinja", ""):
+                for page in re.findall(r"docs/\w+\.md", path.read_text(encoding="utf-8")):
+                    assert page in PAGES, path
+
+
+def test_help_names_the_pages_that_explain_what_it_lists(optimizer: Callable[..., tuple[int, str, str]]) -> None:
+    _, out, _ = optimizer("--help")
+    pages = set(re.findall(r"docs/\w+\.md", out))
+    assert pages >= {f"docs/{name}.md" for name in ("command_line", "recipes", "stages", "formats", "sweeps", "search")}
+    assert pages <= set(FOLDER)
+
+
+@pytest.mark.parametrize(
+    ("command", "page"),
+    [
+        ("optimizer/verify.py", "loading"),
+        ("optimizer/unpack.py", "formats"),
+        ("optimizer/push.py", "hub"),
+        ("optimizer/report/__main__.py", "sweeps"),
+        ("scripts/quantization_code.py", "guide"),
+        ("scripts/test_optimized_model.py", "guide"),
+        ("scripts/benchmark_rows.py", "sweeps"),
+        ("scripts/benchmark_size.py", "figures"),
+        ("scripts/benchmark_speed.py", "figures"),
+        ("scripts/benchmark_sweep.py", "sweeps"),
+    ],
+)
+def test_help_of_the_others_names_the_page_that_explains_them(
+    command: str, page: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    monkeypatch.setattr("sys.argv", [command, "--help"])
+    monkeypatch.setenv("COLUMNS", "120")
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / command), run_name="__main__")
+    assert not ended.value.code
+    assert f"Explained in docs/{page}.md of the project." in " ".join(capsys.readouterr().out.split())
+    name = Path(command).stem if Path(command).stem != "__main__" else "optimizer.report"
+    assert name in PAGES[f"docs/{page}.md"]
+
+
+def test_every_setting_that_help_lists_is_in_its_table() -> None:
+    config = yaml.safe_load((ROOT / "conf" / "config.yaml").read_text(encoding="utf-8"))
+    settings = set(config) - {"defaults", "hydra"} | {"recipe", "stages", "search", "engine"}
+    for group, kind in (("model", ModelSettings), ("data", DataSettings), ("evaluation", EvaluationSettings)):
+        settings |= {f"{group}.{name}" for name in kind.model_fields}
+    table = section("docs/command_line.md", "## Settings")
+    rows = re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)
+    assert {name for row in rows for name in re.findall(r"`([\w.]+)", row)} >= settings
 
 
 # what commands print

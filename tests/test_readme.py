@@ -156,8 +156,8 @@ def test_a_run_leaves_what_it_says(optimizer: Callable[..., tuple[int, str, str]
     within = [line.removeprefix("runs/<run id>/").split()[0] for line in told[4:]]
     assert within == ["row.json", "recipe.yaml", "run.log", "artifact/"]
     model = tiny.save(tiny.bert(), tmp_path / "model")
-    sweep = ["-m", "recipe=pruned", f"model.path={model}", "pruning_amount=0.2,0.4", "evaluation=quick"]
-    assert optimizer(*sweep)[0] == 0
+    sweep = ["-m", "recipe=pruned", f"model.path={model}", "pruning_amount=0.2,0.4", "data.limit=8"]
+    assert optimizer(*sweep, "evaluation=quick", "evaluation.repetitions=1")[0] == 0
     out = tmp_path / "outputs"
     assert {path.name for path in out.iterdir() if path.name[0] != "."} == {name.strip("/") for name in above} | {
         "runs"

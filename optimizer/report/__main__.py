@@ -8,7 +8,8 @@ from optimizer.processes.pipe import until_closed
 from optimizer.rows import store
 
 _USAGE = (
-    "python -m optimizer.report [out=DIR]   (default: outputs) writes report.html, report.md and report/*.png there"
+    "python -m optimizer.report [out=DIR]   (default: outputs) writes report.html, report.md and report/*.png there.\n"
+    "Explained in docs/sweeps.md of the project."
 )
 
 
