@@ -1,12 +1,14 @@
 """Other systems, as far as one can pretend: what only Linux has is taken away, and loading, a run and a sweep go on."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from command_line import rows
+from documents import section
 
 ROOT = Path(__file__).parent.parent
 TAKEN = ("fcntl", "resource", "affinity", "sigmask", "getuid", "link", "proc", "forkserver", "renameat2")
@@ -38,6 +40,15 @@ def run(place: Path, without: str) -> None:
     assert python(place, without, "-c", load, f"outputs/{row['artifact']}").split() == [
         without, "BertForSequenceClassification",
     ]  # fmt: skip
+
+
+def test_the_page_says_what_happens_without_each() -> None:
+    table = section("docs/platforms.md", "## Systems")
+    told = {name: systems for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)
+            for name, systems in re.findall(r"`(\w+)`(?: \((\w+)\))?", row)}  # fmt: skip
+    assert set(told) == set(TAKEN)
+    assert {name for name, systems in told.items() if systems in ("Windows", "both")} == set(WINDOWS.split(","))
+    assert {name for name, systems in told.items() if systems == "both"} == set(MACOS.split(","))
 
 
 def test_all_that_windows_lacks(tmp_path: Path) -> None:
