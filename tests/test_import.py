@@ -115,12 +115,26 @@ def test_a_fresh_process_loads_every_packed_recipe(artifacts: dict[str, Path], j
 
 @pytest.mark.slow
 def test_without_it_loading_fails(artifacts: dict[str, Path], job: str) -> None:
-    """Never random weights: each payload has another shape than its weight."""
+    """Never random weights, and the error itself says what to write."""
     finished = run(LOADING, job)
     found = json.loads(finished.stdout)
     assert found["methods"] == []
     assert found["logits"] == {}
     assert set(found["errors"]) == set(artifacts)
     for error in found["errors"].values():
+        assert error.startswith('ValueError: Specified `attn_implementation="packed; write import optimizer first"` is')
+    assert "MISMATCH" not in finished.stderr
+
+
+@pytest.mark.slow
+def test_without_it_loading_fails_of_artifacts_of_old(tmp_path: Path) -> None:
+    """Each payload has another shape than its weight."""
+    old = Path(__file__).parent / "golden" / "artifacts" / "format_1"
+    values = {"artifacts": {path.name: str(path) for path in old.glob("*_packed")}, "input_ids": [[2, 4]]}
+    (tmp_path / "job.json").write_text(json.dumps(values))
+    finished = run(LOADING, str(tmp_path / "job.json"))
+    errors = json.loads(finished.stdout)["errors"]
+    assert len(errors) == 3
+    for error in errors.values():
         assert error.startswith("RuntimeError: You set `ignore_mismatched_sizes` to `False`")
     assert "MISMATCH" in finished.stderr

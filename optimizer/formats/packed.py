@@ -17,7 +17,7 @@ from optimizer.manifest import Listed
 from optimizer.model.outline import Entry
 from optimizer.model.shards import Shard
 from optimizer.model.weight import MATRICES, Role, Weight
-from optimizer.packing.marker import FORMAT_VERSION, METHOD
+from optimizer.packing.marker import marked
 from optimizer.packing.payload import is_payload, pack, stored_codes
 from optimizer.processes.cores import cores
 
@@ -30,7 +30,6 @@ class Packed(Safetensors):
     name = "packed"
     how_to_load = (
         "The format is `packed`: `from_pretrained` loads it as well, after `import optimizer`, and fails without it.\n"
-        "Never give it `ignore_mismatched_sizes=True`, which without that import would load random weights.\n"
         "`python -m optimizer.unpack THIS_DIRECTORY OUT` writes one that loads without this package."
     )
     casts = True
@@ -53,10 +52,7 @@ class Packed(Safetensors):
 
     def configure(self, config: dict[str, Any]) -> dict[str, Any]:
         """With the marker, around what another library finds there in a dense artifact."""
-        marker: dict[str, Any] = {"quant_method": METHOD, "format_version": FORMAT_VERSION}
-        if "quantization_config" in config:
-            marker["bitsandbytes"] = config["quantization_config"]
-        return config | {"quantization_config": marker}
+        return marked(config)
 
     def bits(self, entry: Entry) -> float:
         """Those of its codes where they are packed, else of its dtype: no zeros are counted on to save something."""

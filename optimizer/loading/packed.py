@@ -17,7 +17,7 @@ from optimizer.model.checkpoint import read_config
 from optimizer.model.loading import GENERATION
 from optimizer.model.runnable import Runnable
 from optimizer.model.shards import INDEX, Shard, open_shards, stored_tensors
-from optimizer.packing.marker import FORMAT_VERSION
+from optimizer.packing.marker import FORMAT_VERSION, unmarked
 from optimizer.packing.payload import PayloadError, is_payload, unpack
 from optimizer.processes.cores import cores
 
@@ -30,8 +30,7 @@ def load(directory: Path, **options: Any) -> Runnable:
     Unpacked in memory, or, where another library reads the weights, in a temporary folder. Raises ArtifactError for a
     damaged payload, PackageError where that library is missing.
     """
-    config = read_config(directory)
-    marker = config.pop("quantization_config")
+    config, marker = unmarked(read_config(directory))
     if (version := marker.get("format_version")) != FORMAT_VERSION:
         raise ArtifactError(
             f"{directory}: packed format version {version} is not {FORMAT_VERSION}; load it with the release that "
@@ -54,9 +53,8 @@ def write_dense(directory: Path, output: Path) -> tuple[set[str], Listed]:
 
     Raises ArtifactError for a damaged payload.
     """
-    config = read_config(directory)
+    config, marker = unmarked(read_config(directory))
     dtype: torch.dtype | None = None
-    marker = config.pop("quantization_config")
     if _BITSANDBYTES in marker:
         config["quantization_config"] = marker[_BITSANDBYTES]
         # Beside bitsandbytes, a plain weight loads in the dtype it is stored in, whatever config.json says.

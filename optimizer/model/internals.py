@@ -17,8 +17,10 @@ def on_meta(directory: Path, auto_class: Any) -> PreTrainedModel:
     """The model of a directory, by an AutoModel class, on the meta device; see `loading.on_meta`."""
     try:
         config = AutoConfig.from_pretrained(directory, trust_remote_code=False)
+        # How it attends is no matter without values, and what config.json says of it need not be there: see `packing`.
+        how = {"attn_implementation": "eager", "trust_remote_code": False}
         with torch.device("meta"):
-            model: PreTrainedModel = auto_class.from_config(config, trust_remote_code=False)
+            model: PreTrainedModel = auto_class.from_config(config, **how)
     except Exception as error:
         raise ModelError(f"{directory}: transformers cannot build this model ({first_line(error)})") from None
     return model

@@ -16,7 +16,7 @@ from transformers.quantizers.quantizer_bnb_4bit import Bnb4BitHfQuantizer
 from transformers.quantizers.quantizer_bnb_8bit import Bnb8BitHfQuantizer
 from transformers.utils.quantization_config import BitsAndBytesConfig, QuantizationConfigMixin
 
-from optimizer.packing.marker import FORMAT_VERSION, METHOD
+from optimizer.packing.marker import FIRST, FORMAT_VERSION, METHOD
 from optimizer.packing.payload import PayloadError, is_payload, restored_shape, unpack
 from optimizer.processes.cores import cores
 
@@ -24,9 +24,15 @@ _MATRIX = 2  # axes at least
 
 
 class PackedConfig(QuantizationConfigMixin):  # type: ignore[misc]
-    """The `quantization_config` of a packed artifact; `bitsandbytes` is that of the artifact it would be unpacked."""
+    """The `quantization_config` of a packed artifact; what else it has is of the artifact that it would be unpacked."""
 
-    def __init__(self, format_version: int = 0, bitsandbytes: dict[str, Any] | None = None, **_: Any) -> None:
+    def __init__(
+        self,
+        format_version: int = 0,
+        bitsandbytes: dict[str, Any] | None = None,
+        attn_implementation: str | dict[str, str] | None = None,
+        **_: Any,
+    ) -> None:
         if format_version != FORMAT_VERSION:
             raise ValueError(
                 f"packed format version {format_version} is not {FORMAT_VERSION}; load it with the release of "
@@ -34,6 +40,7 @@ class PackedConfig(QuantizationConfigMixin):  # type: ignore[misc]
             )
         self.format_version = format_version
         self.bitsandbytes = bitsandbytes
+        self.attn_implementation = attn_implementation
         self.dequantize = True  # what is loaded is a plain model, and is saved as one
         self.quant_method = METHOD + _suffix(bitsandbytes)
 
@@ -122,6 +129,14 @@ class _Packed(HfQuantizer):  # type: ignore[misc]
     """What the three quantizers share: weights in the dtype that the model computes in, and errors that stop."""
 
     operation: ClassVar[type[Unpack]]
+
+    def update_attn_implementation(self, config: Any) -> Any:
+        """The artifact's own in place of the words with which transformers would end where this plug-in is missing."""
+        if config._attn_implementation == FIRST:
+            config._attn_implementation = None
+            if config.quantization_config.attn_implementation is not None:
+                config._attn_implementation = config.quantization_config.attn_implementation
+        return config
 
     def preprocess_model(self, model: Any, dtype: Any = None, **options: Any) -> None:
         """Refuse an artifact that is not what was written; the model is on the meta device yet, without values.

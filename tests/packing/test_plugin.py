@@ -10,9 +10,12 @@ import tiny
 import torch
 from artifacts import BALANCED, BITSANDBYTES, LINEAR, MODELS, PLAIN, QUERY, STEP, answer, assert_same, kinds
 from safetensors.torch import load_file, save_file
+from transformers import AutoConfig
 
+import optimizer
 from optimizer.model.loading import load
 from optimizer.model.task import Task, auto_class
+from optimizer.packing.marker import FIRST
 from optimizer.packing.payload import is_payload
 from optimizer.unpack import unpack
 
@@ -197,6 +200,34 @@ def test_offloaded_to_disk(
     where = {"bert.embeddings": "cpu", "bert.encoder": "disk", "bert.pooler": "cpu", "classifier": "cpu"}
     found = load(packed, device_map=where, offload_folder=tmp_path / "offload")
     assert torch.equal(answer(found), answer(load(dense)))
+
+
+# how it attends
+
+
+@pytest.mark.parametrize("attention", [None, "eager", {"": "sdpa", "text_config": "eager"}])
+def test_it_attends_as_the_dense_one(
+    tiny_model: Callable[..., Path], both: Callable[..., tuple[Path, Path]], tmp_path: Path, attention: Any
+) -> None:
+    """Though config.json has words in that place, with which transformers alone ends."""
+    task: Task = "zero-shot-image-classification" if isinstance(attention, dict) else "sequence-classification"
+    original = tiny_model(task, tmp_path / "original")
+    if attention is not None:
+        tiny.change_config(original, attn_implementation=attention)
+    packed, dense = both(original, {"cast": {}})
+    assert json.loads((packed / "config.json").read_text())["attn_implementation"] == FIRST
+    expected = _attention(load(dense).config)
+    for loaded in (load(packed), optimizer.load(packed)):
+        assert _attention(loaded.config) == expected
+    config = AutoConfig.from_pretrained(packed)  # as sentence-transformers does
+    assert _attention(auto_class(task).from_pretrained(packed, config=config).config) == expected
+    assert auto_class(task).from_pretrained(packed, attn_implementation="eager").config._attn_implementation == "eager"
+    unpack(packed, tmp_path / "unpacked")
+    assert (tmp_path / "unpacked" / "config.json").read_bytes() == (dense / "config.json").read_bytes()
+
+
+def _attention(config: Any) -> list[Any]:
+    return [part._attn_implementation for part in (config, *(getattr(config, name) for name in config.sub_configs))]
 
 
 # saved again

@@ -122,5 +122,6 @@ def test_without_the_plugin_loading_fails(
         packed, _ = both(originals("bert"), stages)
         with monkeypatch.context() as unplugged:
             unplugged.delitem(auto.AUTO_QUANTIZATION_CONFIG_MAPPING, METHOD)
-            with pytest.raises(RuntimeError, match="ignore_mismatched_sizes"):
-                load(packed)
+            for options in ({}, {"ignore_mismatched_sizes": True}):
+                with pytest.raises(ValueError, match='"packed; write import optimizer first"` is not supported'):
+                    load(packed, **options)
