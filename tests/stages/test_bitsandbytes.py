@@ -261,15 +261,27 @@ def test_heads_of_each_architecture() -> None:
     assert t5["encoder.block.0.layer.1.DenseReluDense.wo"] == "the model keeps it in float32"
 
 
-def test_a_model_that_keeps_layers_in_float32(tmp_path: Path) -> None:
-    original = tiny.save(tiny.t5(), tmp_path / "model")
-    tiny.optimize(original, tmp_path / "artifact", {"bitsandbytes": {}})
+HALF = {"stage": "cast", "dtype": "float16", "compute": "stored"}
+
+
+@pytest.mark.parametrize("stored", [torch.float32, torch.float16])
+@pytest.mark.parametrize(
+    "stages", [{"bitsandbytes": {}}, {"bitsandbytes": {}, "half": HALF}, {"half": HALF, "bitsandbytes": {}}]
+)
+def test_a_model_that_keeps_layers_in_float32(
+    tmp_path: Path, stages: dict[str, dict[str, Any]], stored: torch.dtype
+) -> None:
+    """As transformers does for the float16 model: beside bitsandbytes it loads them as they are stored."""
+    original = tiny.save(tiny.t5().to(stored), tmp_path / "model")
+    tiny.optimize(original, tmp_path / "artifact", stages)
     model = load(tmp_path / "artifact")
     with torch.no_grad():
         logits = model(**tiny.INPUTS, decoder_input_ids=tiny.INPUTS["input_ids"]).logits
     assert logits.isfinite().all()
-    assert model.encoder.block[0].layer[1].DenseReluDense.wo.weight.dtype == torch.float32
-    assert model.encoder.block[0].layer[1].DenseReluDense.wi.weight.dtype == torch.int8
+    layer = model.encoder.block[0].layer
+    assert layer[1].DenseReluDense.wo.weight.dtype == torch.float32
+    assert layer[1].DenseReluDense.wi.weight.dtype == torch.int8
+    assert layer[0].layer_norm.weight.dtype == (torch.float16 if "half" in stages else stored) == model.dtype
 
 
 def test_no_weight_is_read_beforehand(originals: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
