@@ -12,6 +12,8 @@ from optimizer.model.outline import Outline
 from optimizer.model.weight import ROLES, Place, Role, Weight, Weights
 from optimizer.stages.stage import Context, Stage, Transform
 
+_PARTLY_FLOAT32 = ("xlnet",)  # transformers loads its projections in float32 and all else as config.json says: it fails
+
 
 class Cast(Stage):
     """`dtype` is what is stored; `compute` the dtype that `from_pretrained` then computes in.
@@ -46,7 +48,13 @@ class Cast(Stage):
         return dtype
 
     def check(self, last: Outline) -> None:
-        """Where tensors load as they are stored, nothing computes in another dtype."""
+        """Where tensors load as they are stored, nothing computes in another dtype; some load as float32 alone."""
+        family, dtype = last.config.get("model_type"), last.config.get("dtype")
+        if family in _PARTLY_FLOAT32 and dtype != "float32":
+            remedy = "format=packed" if self.compute == "auto" else "compute: float32"
+            raise StageError(
+                f"compute: transformers loads parts of '{family}' in float32 beside {dtype}; write {remedy}"
+            )
         if self.compute == "float32" and last.loads_as_stored:
             raise StageError(
                 f"compute: float32 does not hold beside {last.method} in this format, where other weights load in the "
