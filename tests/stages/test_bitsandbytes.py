@@ -154,7 +154,8 @@ def test_config_json_tells_modules_apart_by_their_whole_names(tmp_path: Path, sk
 
 
 def test_nothing_left_is_refused(originals: dict[str, Path], tmp_path: Path) -> None:
-    expected = r"^stages\.bitsandbytes: no linear layer is left to quantize{}; remove the stage$"
+    remedy = "remove the stage, or choose another recipe"
+    expected = rf"^stages\.bitsandbytes: no linear layer is left to quantize{{}}; {remedy}$"
     with pytest.raises(StageError, match=expected.format(r" \(classifier: it is the head\)")):
         tiny.staged(originals["bert"], {"bitsandbytes": {"only": ["classifier.weight"]}})
     with pytest.raises(RecipeError, match=expected.format("")):
