@@ -90,17 +90,14 @@ def split(texts: Texts) -> tuple[Texts, Texts]:
         )
     chosen = set(sorted(set(texts.texts), key=_digest)[:count])
     asked = [index for index, text in enumerate(texts.texts) if text not in chosen]
-    labels = None if texts.labels is None else tuple(texts.labels[index] for index in asked)
-    kept = tuple(texts.texts[index] for index in asked)
-    left = replace(texts, texts=kept, labels=labels, fingerprint=fingerprint(kept, labels))
-    return left, _unlabelled(chosen, texts)
+    return texts.at(asked), _unlabelled(chosen, texts)
 
 
 def _unlabelled(texts: Iterable[Text], of: Texts) -> Texts:
     once = tuple(sorted(set(texts), key=_digest)[:MOST])
     if not once:
         raise DataError(f"data.calibration: {of.name} holds no text that is not measured on; give others")
-    return replace(of, texts=once, labels=None, fingerprint=fingerprint(once, None))
+    return replace(of, texts=once, labels=None, tokens=None, groups=None, fingerprint=fingerprint(once, None))
 
 
 def _digest(text: Text) -> str:

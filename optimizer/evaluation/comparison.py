@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,12 +13,14 @@ from filelock import FileLock
 from torch import Tensor
 from tqdm import tqdm
 
-from optimizer.data.texts import Texts, check_labels
-from optimizer.data.tokens import TokenInputs
+from optimizer.data.labels import Gold, class_names, gold
+from optimizer.data.texts import Texts
+from optimizer.data.tokens import Example, TokenInputs
 from optimizer.errors import EvaluationError
 from optimizer.evaluation.cache import Recorder, recorded
 from optimizer.evaluation.inputs import Batch, Inputs, alike, batches
 from optimizer.evaluation.job import Job
+from optimizer.evaluation.kept import About, Kept
 from optimizer.evaluation.models import Side
 from optimizer.evaluation.predict import (
     Prediction,
@@ -28,7 +30,6 @@ from optimizer.evaluation.predict import (
     is_heard,
     logits_per_token,
     next_tokens,
-    predict,
     valid,
 )
 from optimizer.evaluation.tally import Answers, Figures, Tally
@@ -49,10 +50,11 @@ def compare(job: Job, texts: Texts, original: Side, artifact: Side) -> Figures:
     asked = original.inputs
     config = transformers.AutoConfig.from_pretrained(job.original, trust_remote_code=False)
     path = job.cache / f"{_key(job, asked)}.safetensors"
-    labels = None if asked.data == "random" else check_labels(texts, read_config(job.original))
-    tally, words = Tally(decision(job.task, config)), Words(job.original, config)
     examples, width = asked.examples(job.settings.examples), logits_per_token(job.task, config)
     plan = list(batches(examples, job.settings.batch_size, asked.pad_id, width))
+    about = _about(job, texts, asked, examples)
+    decides, words = decision(job.task, config), Words(job.original, config)
+    tally, kept = Tally(decides), Kept(decides, about)
     own_plan = _own_plan(job, plan, artifact.inputs) if artifact.inputs is not asked else plan
     with _asking(path):
         known = recorded(path) or _record(original, plan, path)
@@ -60,23 +62,41 @@ def compare(job: Job, texts: Texts, original: Side, artifact: Side) -> Figures:
     pairs = zip(plan, own_plan, strict=True)
     bar = tqdm(pairs, desc="agreement", unit="batch", total=len(plan), leave=False, disable=None)
     for index, (batch, own) in enumerate(bar):
-        expected = known.read(index) if known else predict(job.task, original.model, batch.inputs)
-        found = predict(job.task, artifact.model, own.inputs, expected.decoder_ids)
-        answers = _answers(job.task, batch, expected, found, labels)
+        expected = known.read(index) if known else original.ask(batch.inputs)
+        found = artifact.ask(own.inputs, expected.decoder_ids)
+        answers = _answers(job.task, batch, expected, found, about.gold.classes)
         for whose, logits in (("original", answers.original), ("artifact", answers.artifact)):
             broken[whose] += _without_an_answer(batch, logits, answers.valid)
+        if about.starts is not None:
+            answers = answers.of(torch.cat([about.starts[position] for position in batch.positions]) >= 0)
         tally.add(answers)
+        kept.add(batch.positions, answers)
         if is_heard(job.task):
             tally.add_texts(*(words.of(prediction.decoder_ids) for prediction in (expected, found)))
     for whose, positions in broken.items():
         if positions:
             raise EvaluationError(_nan(whose, positions, len(examples), asked.data))
-    rows = counted(job.task)
+    rows = counted(job.task) if about.starts is None else "words"
     what = "inputs" if rows == "texts" and asked.data == "random" else rows
-    figures: Figures = {"data": asked.data, "counted": what, **tally.figures()}
+    figures: Figures = {"data": asked.data, "counted": what, **tally.figures(), **kept.figures()}
     if isinstance(asked, TokenInputs):
         figures |= {"texts_cut": asked.cut(examples), "texts_blank": asked.blank(job.settings.examples, examples)}
     return figures
+
+
+def _about(job: Job, texts: Texts, asked: Inputs, examples: Mapping[int, Example]) -> About:
+    """What is known of the examples; of random ones nothing."""
+    if not isinstance(asked, TokenInputs):
+        return About()
+    config = read_config(job.original)
+    return About(
+        gold=gold(texts, config) or Gold(),
+        groups=texts.groups,
+        readings={place: tuple(example["input_ids"].tolist()) for place, example in examples.items()},
+        apart=asked.is_apart,
+        starts=asked.word_starts(list(examples)) if job.task == "token-classification" else None,
+        names=class_names(config),
+    )
 
 
 def _without_an_answer(batch: Batch, logits: Tensor, valid: Tensor | None) -> list[int]:
@@ -126,6 +146,8 @@ def _key(job: Job, inputs: Inputs) -> str:
     """A name for everything that decides the original's predictions."""
     device = torch.device(job.environment.device)
     decides = {
+        # What an encoder is asked for has changed: earlier releases kept what its pooler makes of a text.
+        **({"vectors": job.data.pooling or "deployed"} if job.task == "encoder" else {}),
         "original": job.fingerprint,
         "task": job.task,
         "data": inputs.data if inputs.data == "random" else job.data_fingerprint,
@@ -166,7 +188,7 @@ def _record(original: Side, plan: list[Batch], path: Path) -> Recorder | None:
     """The original's predictions, stored at `path`; None when they are too large."""
     recorder = Recorder(path)
     for batch in tqdm(plan, desc="original", unit="batch", leave=False, disable=None):
-        if not recorder.add(predict(original.task, original.model, batch.inputs)):
+        if not recorder.add(original.ask(batch.inputs)):
             return None
     try:
         recorder.write()

@@ -30,6 +30,15 @@ class Answers:
     labels: Tensor | None = None
     next_tokens: Tensor | None = None
 
+    def of(self, rows: Tensor) -> "Answers":
+        """The same of these rows, `[rows]` of bool, alone."""
+
+        def chosen(values: Tensor | None) -> Tensor | None:
+            return None if values is None else values[rows.to(values.device)]
+
+        original, artifact = self.original[rows.to(self.original.device)], self.artifact[rows.to(self.artifact.device)]
+        return Answers(original, artifact, chosen(self.valid), chosen(self.labels), chosen(self.next_tokens))
+
     def pieces(self) -> Iterator["Answers"]:
         """The same in pieces of a bounded number of logits."""
         rows = max(1, _VALUES_AT_ONCE // self.original[:1].numel())
@@ -59,8 +68,7 @@ class Tally:
         for piece in answers.pieces():
             self._rows += len(piece.original)
             if self._decision == "vector":
-                self._add("cosine", agreement.cosine(piece.original, piece.artifact))
-                continue
+                continue  # all of them at once say more: see `kept`
             self._add_differences(piece)
             if self._decision != "number":
                 self._add_decisions(piece)
@@ -75,7 +83,7 @@ class Tally:
     def figures(self) -> Figures:
         """Every figure that the answers so far give; a NaN among the logits makes NaN of what it enters."""
         if self._decision == "vector":
-            return {"examples": self._rows, "cosine_similarity": self._mean("cosine", self._rows)}
+            return {"examples": self._rows}
         figures: Figures = {
             "examples": self._rows,
             "max_logit_difference": self._largest,

@@ -10,21 +10,34 @@ from typing import Any
 import torch
 
 from optimizer.errors import OptimizerError, RecipeError
-from optimizer.evaluation.predict import decision
-from optimizer.formats.engine import EngineSettings
+from optimizer.evaluation.predict import having
 from optimizer.manifest import versions
 from optimizer.model.locate import name_of
 from optimizer.processes.processor import described
 from optimizer.recipe import Recipe
+from optimizer.rows.figure import Need
 from optimizer.rows.gates import GATES
 from optimizer.rows.row import Row
 from optimizer.runs.source import Source, Sources
 from optimizer.stages.stage import knob_values
 
-_LACKING = {
+_LACKING: dict[Need, str] = {
     "labels": "the texts have no labels for it; write data.label=COLUMN or ~gates.{}",
+    "group": "the texts are in no groups; write data.group=COLUMN or ~gates.{}",
     "decision": "this model decides on no label, so it has no agreement; write ~gates.{}",
+    "logits": "this model gives embeddings, no logits; write ~gates.{}",
+    "class": "this model gives no text one label of several; write ~gates.{}",
+    "set": "this model gives no text a set of labels; write ~gates.{}",
+    "text label": "this model gives no text a label; write ~gates.{}",
+    "number": "this model gives no text one score; write ~gates.{}",
+    "vector": "this model gives no embeddings; write ~gates.{}",
+    "order": "this model gives neither scores nor embeddings; write ~gates.{}",
+    "tags": "this model labels no tokens; write ~gates.{}",
+    "text": "this model does not go on with texts; write ~gates.{}",
+    "heard": "this model does not write what it hears; write ~gates.{}",
 }
+"""Why a gate has no figure, for each of what it may need that a model or its texts have not."""
+_OF_TEXTS = ("labels", "group")
 
 
 @dataclass(frozen=True)
@@ -76,20 +89,20 @@ def _plan(recipe: Recipe, sources: Sources) -> Plan | OptimizerError:
 
 
 def _check_measured(recipe: Recipe, source: Source) -> None:
-    """Refuse a gate, or an agreement asked of an engine, that this model on these texts does not have."""
-    checkpoint = source.checkpoint
-    lacking = {
-        "labels": not source.has_labels,
-        "decision": decision(checkpoint.task, checkpoint.model.config) not in ("class", "set"),
-    }
+    """Refuse a gate that this model on these texts does not have."""
     for gate in recipe.gates.bounds():
-        for need in GATES[gate].needs:
-            if lacking.get(need):
-                raise RecipeError(f"gates.{gate}: {_LACKING[need].format(gate)}")
-    engine = recipe.output.engine_settings
-    numbers = decision(checkpoint.task, checkpoint.model.config) == "number"
-    if numbers and isinstance(engine, EngineSettings) and engine.agreement is not None:
-        raise RecipeError("engine.agreement: this model decides on no label and gives no embedding; remove it")
+        if need := lacking(gate, source):
+            raise RecipeError(f"gates.{gate}: {_LACKING[need].format(gate)}")
+
+
+def lacking(gate: str, source: Source) -> Need | None:
+    """What a gate needs and this model on these texts has not, whatever is evaluated; None if it has all."""
+    checkpoint = source.checkpoint
+    has = {"examples", "repetitions", *having(checkpoint.task, checkpoint.model.config)}
+    has |= {"labels"} if source.has_labels else set()
+    has |= {"group"} if source.has_groups else set()
+    # What a model lacks is said before what its texts lack.
+    return next((need for need in sorted(GATES[gate].needs, key=_OF_TEXTS.__contains__) if need not in has), None)
 
 
 def _run_id(recipe: Recipe, source: Source) -> str:

@@ -3,7 +3,8 @@
 from typing import Any
 
 from optimizer.data.calibration import Calibration, share_out
-from optimizer.data.texts import DataSettings, Texts, check_labels, read
+from optimizer.data.labels import gold
+from optimizer.data.texts import DataSettings, Texts, read
 from optimizer.errors import ModelError, OptimizerError
 from optimizer.model.checkpoint import Checkpoint, open_checkpoint
 from optimizer.model.directory import fingerprint, stamps
@@ -11,7 +12,8 @@ from optimizer.model.locate import ModelSettings, Original, locate
 
 
 class Source:
-    """An original and its texts as they were when they were opened; `has_labels` of this model for each text.
+    """An original and its texts as they were when they were opened; `has_labels` of this model for each text,
+    `has_groups` of texts.
 
     To another process go paths, settings and fingerprints: there the headers are read again when first asked for, and
     refused if the original is not the same. `data` gives the texts again, to whoever measures; `calibration` those to
@@ -31,7 +33,8 @@ class Source:
         self.stamps = checkpoint.stamps
         self.data = texts.source
         self.data_fingerprint = texts.fingerprint
-        self.has_labels = check_labels(texts, checkpoint.config) is not None
+        self.has_labels = gold(texts, checkpoint.config) is not None
+        self.has_groups = texts.groups is not None
         self.calibration = calibration
         self.dropped = dropped
         self._checkpoint: Checkpoint | None = checkpoint
