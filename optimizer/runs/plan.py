@@ -12,6 +12,7 @@ import torch
 from optimizer.errors import OptimizerError, RecipeError
 from optimizer.evaluation.predict import having
 from optimizer.manifest import versions
+from optimizer.model.embedding import embedder
 from optimizer.model.locate import name_of
 from optimizer.processes.processor import described
 from optimizer.recipe import Recipe
@@ -37,7 +38,8 @@ _LACKING: dict[Need, str] = {
     "heard": "this model does not write what it hears; write ~gates.{}",
 }
 """Why a gate has no figure, for each of what it may need that a model or its texts have not."""
-_OF_TEXTS = ("labels", "group")
+OF_TEXTS = ("labels", "group")
+"""Those that the texts have not."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ def plan(recipe: Recipe, sources: Sources | None = None) -> Plan:
     """
     source = (sources or Sources()).of(recipe.model, recipe.data, calibrated=recipe.calibrated)
     recipe = recipe.fitted(source.checkpoint.outline)
+    _check_data(recipe, source)
     _check_measured(recipe, source)
     if recipe.environment.device != "cpu" and not torch.cuda.is_available():
         raise RecipeError(f"device: '{recipe.environment.device}' is not there; write device=cpu")
@@ -95,6 +98,23 @@ def _check_measured(recipe: Recipe, source: Source) -> None:
             raise RecipeError(f"gates.{gate}: {_LACKING[need].format(gate)}")
 
 
+def _check_data(recipe: Recipe, source: Source) -> None:
+    """Refuse what is said of the texts and means nothing to this model, and an embedding model of unknown modules."""
+    checkpoint, data = source.checkpoint, recipe.data
+    has = having(checkpoint.task, checkpoint.model.config)
+    embeds = checkpoint.task == "encoder" and checkpoint.model.main_input_name == "input_ids"
+    if embeds and recipe.evaluation.examples != 0:
+        embedder(checkpoint.directory, data.pooling)
+    elif data.pooling and not embeds:
+        raise RecipeError("data.pooling: is for encoders of text, which this model is not; remove it")
+    if data.tokens and "tags" not in has:
+        raise RecipeError(
+            "data.tokens: is for models that label words, which this one does not; write data.text=COLUMN"
+        )
+    if data.group and "number" not in has and not ("class" in has and source.has_labels):
+        raise RecipeError("data.group: nothing of this model on these texts is told by groups; remove it")
+
+
 def lacking(gate: str, source: Source) -> Need | None:
     """What a gate needs and this model on these texts has not, whatever is evaluated; None if it has all."""
     checkpoint = source.checkpoint
@@ -102,13 +122,15 @@ def lacking(gate: str, source: Source) -> Need | None:
     has |= {"labels"} if source.has_labels else set()
     has |= {"group"} if source.has_groups else set()
     # What a model lacks is said before what its texts lack.
-    return next((need for need in sorted(GATES[gate].needs, key=_OF_TEXTS.__contains__) if need not in has), None)
+    return next((need for need in sorted(GATES[gate].needs, key=OF_TEXTS.__contains__) if need not in has), None)
 
 
 def _run_id(recipe: Recipe, source: Source) -> str:
     decisive = {"original": source.fingerprint, "texts": source.data_fingerprint} | versions(recipe.packages)
     if source.calibration:
         decisive["calibration"] = source.calibration.fingerprint
+    if recipe.data.pooling:
+        decisive["pooling"] = recipe.data.pooling
     values = recipe.values() | decisive
     return f"{recipe.name}-{_digest({key: values[key] for key in values.keys() - {'gates', 'model', 'data'}})}"
 

@@ -7,7 +7,7 @@ from typing import Any
 from optimizer.errors import RecipeError, install
 from optimizer.recipe import Recipe
 from optimizer.rows.row import Row
-from optimizer.search import grid, trials
+from optimizer.search import gating, grid, trials
 from optimizer.search.space import Range, Search, grid_of, settings
 
 __all__ = ["Range", "Search", "search", "settings"]
@@ -32,6 +32,7 @@ def search(
     process is at this search.
     """
     goal = settings(recipe)
+    recipe = gating.fitted(recipe, goal, say)
     return trials.search(recipe, goal, _proposer(recipe, goal, say), run, out, say, at_once, force)
 
 

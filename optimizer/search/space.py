@@ -9,6 +9,7 @@ from pydantic import Field, FiniteFloat, WrapValidator, field_validator, model_v
 
 from optimizer.errors import PackageError, RecipeError
 from optimizer.recipe import Recipe, parse
+from optimizer.rows.gates import Gates
 from optimizer.rows.row import Group, columns
 from optimizer.settings import Settings, build, nearest
 from optimizer.stages import KNOBS
@@ -72,6 +73,7 @@ class Range(Settings):
 class Search(Settings):
     """Minimize or maximize one column of the row in `trials` runs, each key of `ranges` within its range or choices.
 
+    `otherwise` are gates in place of the recipe's own where a model has not what these need, those of them that it has.
     `by` is how: tpe goes by what has been found, grid tries every combination, turns one range after the other, each of
     its choices beside the best so far; these two all of them, unless `trials` is less.
     """
@@ -82,6 +84,12 @@ class Search(Settings):
     trials: int = Field(default=20, ge=1)
     seed: int = Field(default=0, ge=0, lt=2**32)
     ranges: dict[str, Range | list[Any]]
+    otherwise: dict[str, float | None] = Field(default_factory=dict)
+
+    @field_validator("otherwise")
+    @classmethod
+    def _known(cls, gates: dict[str, float | None]) -> dict[str, float | None]:
+        return {**build(Gates, gates, "search.otherwise").bounds()}
 
     @field_validator("ranges", mode="before")
     @classmethod

@@ -116,7 +116,7 @@ def _journal_path(goal: Search, base: Recipe, out: Path) -> Path:
     decisive = {
         "run": planned.run_id,
         "gates": base.gates.bounds(),
-        "search": goal.model_dump(exclude={"trials", "by"} if goal.by == "tpe" else {"trials"}),
+        "search": goal.model_dump(exclude={"trials", "otherwise", *({"by"} if goal.by == "tpe" else ())}),
     }
     digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
     return out / "search" / f"{base.name}-{digest}.jsonl"
