@@ -68,7 +68,7 @@ def compare(job: Job, texts: Texts, original: Side, artifact: Side) -> Figures:
         for whose, logits in (("original", answers.original), ("artifact", answers.artifact)):
             broken[whose] += _without_an_answer(batch, logits, answers.valid)
         if about.starts is not None:
-            answers = answers.of(torch.cat([about.starts[position] for position in batch.positions]) >= 0)
+            answers = answers.at(torch.cat([about.starts[position] for position in batch.positions]) >= 0)
         tally.add(answers)
         kept.add(batch.positions, answers)
         if is_heard(job.task):
@@ -105,14 +105,20 @@ def _without_an_answer(batch: Batch, logits: Tensor, valid: Tensor | None) -> li
     rows = nan.flatten(1).any(1).cpu()
     if not rows.any():
         return []
-    mask = batch.inputs.get("attention_mask")
-    if len(rows) == len(batch.positions):
-        owners = torch.arange(len(rows))
-    elif mask is not None and len(rows) == int(mask.sum()):
-        owners = torch.arange(len(mask)).repeat_interleave(mask.sum(1).cpu())
-    else:  # generated tokens, of any text of the batch
-        owners = torch.zeros(len(rows), dtype=torch.long)
-    return [batch.positions[int(owner)] for owner in dict.fromkeys(owners[rows].tolist())]
+    owners = _owners(batch, len(rows))
+    if owners is None:  # generated tokens, of any text of the batch
+        return [batch.positions[0]]
+    return list(dict.fromkeys(owners[rows].tolist()))
+
+
+def _owners(batch: Batch, rows: int) -> Tensor | None:
+    """The position of the text that each of so many rows of its answer is of; None where that is not known."""
+    mask, positions = batch.inputs.get("attention_mask"), torch.tensor(batch.positions)
+    if rows == len(positions):
+        return positions
+    if mask is not None and rows == int(mask.sum()):
+        return positions.repeat_interleave(mask.sum(1).cpu())
+    return None
 
 
 def _nan(whose: str, positions: list[int], count: int, data: str) -> str:
@@ -170,7 +176,7 @@ def _answers(
             f"the artifact's answers have the shape {list(artifact.logits.shape)}, the original's "
             f"{list(original.logits.shape)}; give the original that the artifact was made from"
         )
-    device = artifact.logits.device
+    device, is_per_token = artifact.logits.device, counted(task) == "tokens" and original.decoder_ids is None
 
     def here(tensor: Tensor | None) -> Tensor | None:
         return None if tensor is None else tensor.to(device)
@@ -181,6 +187,7 @@ def _answers(
         valid=here(valid(task, batch.inputs)),
         labels=here(None if labels is None else torch.tensor([labels[position] for position in batch.positions])),
         next_tokens=here(next_tokens(task, batch.inputs)),
+        texts=here(_owners(batch, len(artifact.logits))) if is_per_token else None,
     )
 
 
