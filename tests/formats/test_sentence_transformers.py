@@ -144,7 +144,8 @@ def check(original: Path, recipe: dict[str, Any], texts: Path, peers: Path, tmp_
     before, after = nearest(one[distinct]), nearest(other[distinct])
     assert row["neighbour_agreement"] == pytest.approx((before[:, 0] == after[:, 0]).mean(), abs=1e-5)
     shared = [len(set(left) & set(right)) / 10 for left, right in zip(before, after, strict=True)]
-    assert row["neighbour_overlap_10"] == pytest.approx(np.mean(shared), abs=1e-5)
+    # In bfloat16, which OpenVINO computes in here, a tenth neighbour that is as near as the eleventh may be either.
+    assert row["neighbour_overlap_10"] == pytest.approx(np.mean(shared), abs=2 / (10 * len(distinct)) + 1e-5)
 
 
 @pytest.mark.parametrize("format_", FORMATS)
