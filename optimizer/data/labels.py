@@ -1,7 +1,7 @@
 """What labels mean to a model: classes, sets of them, scores, the classes of words."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,13 +14,15 @@ from optimizer.model.task import task_of
 class Gold:
     """What is right for each text, in the one form that its model answers in; the others are None.
 
-    `classes` are ids; `sets` the ids of each text; `scores` numbers; `tags` the names of the words' classes.
+    `classes` are ids; `sets` the ids of each text; `scores` numbers; `tags` the names of the words' classes; `answers`
+    those that each question has, () for one without.
     """
 
     classes: tuple[int, ...] | None = None
     sets: tuple[tuple[int, ...], ...] | None = None
     scores: tuple[float, ...] | None = None
     tags: tuple[tuple[str, ...], ...] | None = None
+    answers: tuple[tuple[str, ...], ...] | None = None
 
 
 def gold(texts: Texts, config: Mapping[str, Any]) -> Gold | None:
@@ -35,6 +37,8 @@ def gold(texts: Texts, config: Mapping[str, Any]) -> Gold | None:
     several = all(isinstance(label, tuple) for label in texts.labels)
     if task == "token-classification":
         return Gold(tags=_tags(texts, config)) if several else None
+    if task == "question-answering":
+        return _answers(texts.labels) if all(isinstance(text, tuple) for text in texts.texts) else None
     if several:
         is_set = task == "sequence-classification" and problem == "multi_label_classification"
         return Gold(sets=_sets(texts, ids, classes)) if is_set else None
@@ -44,6 +48,10 @@ def gold(texts: Texts, config: Mapping[str, Any]) -> Gold | None:
         return _scores(texts) if all(isinstance(text, tuple) for text in texts.texts) else None
     found = check_labels(texts, config)
     return None if found is None else Gold(classes=found)
+
+
+def _answers(labels: Sequence[Label]) -> Gold:
+    return Gold(answers=tuple(tuple(map(str, each if isinstance(each, tuple) else (each,))) for each in labels))
 
 
 def _scores(texts: Texts) -> Gold | None:

@@ -263,6 +263,8 @@ def _labels(rows: list[Row], column: str, path: str) -> tuple[Label, ...] | None
             raise DataError(
                 f"{row.where}: has no '{column}' while other rows have one; fill it in, or write data.label=''"
             )
+        if isinstance(label, Mapping) and isinstance(label.get("text"), list):
+            label = label["text"]  # the answers of SQuAD, with their places
         several = tuple(label) if isinstance(label, list) else (label,)
         numbers = isinstance(label, list) and any(isinstance(each, float) for each in label)
         if numbers or not all(map(_is_label, several)):

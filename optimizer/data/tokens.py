@@ -105,6 +105,23 @@ class TokenInputs:
             starts[position] = torch.tensor(places, dtype=torch.long)
         return starts
 
+    def spans(self, positions: Sequence[int]) -> dict[int, list[tuple[int, int] | None]]:
+        """For each token of these pairs its characters in the second text, None for one of the first and special ones.
+
+        Nothing where the tokenizer does not say it, or a text is no pair.
+        """
+        asked = [self._asked[position] for position in positions]
+        if not self.tokenizer.is_fast or any(isinstance(text, str) for text in asked):
+            return {}
+        encoded = self._tokenized(asked, self.length, split=False, return_offsets_mapping=True)
+        return {
+            position: [
+                (place[0], place[1]) if part == 1 else None
+                for place, part in zip(encoded["offset_mapping"][row], encoded.sequence_ids(row), strict=True)
+            ]
+            for row, position in enumerate(positions)
+        }
+
     @property
     def _split(self) -> bool:
         return self.texts.tokens is not None
@@ -121,8 +138,10 @@ class TokenInputs:
         block = {name: torch.stack([row[name][:shortest] for row in rows]) for name in rows[0]}
         return block | {"attention_mask": torch.ones_like(block["input_ids"])}
 
-    def _tokenized(self, texts: Sequence[Text | tuple[str, ...]], length: int | None, *, split: bool) -> Any:
-        cut: dict[str, Any] = {"truncation": length is not None, "max_length": length, "padding": False}
+    def _tokenized(
+        self, texts: Sequence[Text | tuple[str, ...]], length: int | None, *, split: bool, **more: bool
+    ) -> Any:
+        cut: dict[str, Any] = {"truncation": length is not None, "max_length": length, "padding": False, **more}
         if split:
             return self.tokenizer([list(words) for words in texts], is_split_into_words=True, **cut)
         first = [self._read(text if isinstance(text, str) else text[0]) for text in texts]

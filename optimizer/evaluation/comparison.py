@@ -96,6 +96,8 @@ def _about(job: Job, texts: Texts, asked: Inputs, examples: Mapping[int, Example
         apart=asked.is_apart,
         starts=asked.word_starts(list(examples)) if job.task == "token-classification" else None,
         names=class_names(config),
+        spans=asked.spans(list(examples)) if job.task == "question-answering" else {},
+        contexts={place: text[1] for place, text in enumerate(texts.texts) if not isinstance(text, str)},
     )
 
 

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from optimizer.data.labels import Gold
+from optimizer.engines.spans import best_span
+from optimizer.evaluation import answers as found_answers
 from optimizer.evaluation import classes, embeddings, scores, tags
 from optimizer.evaluation.agreement import Decision
 from optimizer.evaluation.tally import Answers
@@ -20,7 +22,8 @@ class About:
     """What is known of the texts: what is right, what belongs together, what the model reads alike.
 
     `readings` holds for each position what tells its example from others, `apart` says that positions 2 n and 2 n + 1
-    are those of pair n; `starts` has for each token the word that begins there, else -1; `names` are those of classes.
+    are those of pair n; `starts` has for each token the word that begins there, else -1; `names` are those of classes;
+    `spans` has for each token its place in that text of `contexts` which answers are found in.
     """
 
     gold: Gold = field(default_factory=Gold)
@@ -29,6 +32,8 @@ class About:
     apart: bool = False
     starts: Mapping[int, Tensor] | None = None
     names: Mapping[int, str] = field(default_factory=dict)
+    spans: Mapping[int, Sequence[tuple[int, int] | None]] = field(default_factory=dict)
+    contexts: Mapping[int, str] = field(default_factory=dict)
 
 
 class Kept:
@@ -38,9 +43,12 @@ class Kept:
         self._decision, self._about = decision, about
         self._rows: dict[int, tuple[Tensor, ...]] = {}
         self._keep = self._how()
+        self._texts: dict[int, tuple[str, str]] = {}
 
     def add(self, positions: Sequence[int], answers: Answers) -> None:
         """Keep what is needed of one batch."""
+        if self._about.gold.answers is not None and self._about.spans:
+            self._add_texts(positions, answers)
         if self._keep is None:
             return
         kept = [values.cpu() for values in self._keep(answers)]
@@ -52,6 +60,8 @@ class Kept:
 
     def figures(self) -> Found:
         """Every figure that all the answers give."""
+        if self._texts:
+            return self._of_answers()
         if not self._rows:
             return {}
         order = sorted(self._rows)
@@ -71,6 +81,22 @@ class Kept:
         right = torch.tensor([self._about.gold.classes[place] for place in order])
         before, after = (classes.Decided(*decided) for decided in ((one, more[0]), (other, more[1])))
         return classes.figures(before, after, right, together)
+
+    def _add_texts(self, positions: Sequence[int], answers: Answers) -> None:
+        """Keep the answer texts of one batch."""
+        both = answers.original.cpu(), answers.artifact.cpu()
+        for row, place in enumerate(positions):
+            spans, context = self._about.spans[place], self._about.contexts[place]
+            one, other = (
+                str(best_span(logits[row, 0, : len(spans)], logits[row, 1, : len(spans)], spans, context)["answer"])
+                for logits in both
+            )
+            self._texts[place] = one, other
+
+    def _of_answers(self) -> Found:
+        assert self._about.gold.answers is not None
+        one, other = zip(*self._texts.values(), strict=True)
+        return found_answers.figures(one, other, [self._about.gold.answers[place] for place in self._texts])
 
     def _how(self) -> Callable[[Answers], tuple[Tensor, ...]] | None:
         """What is kept of a batch; None if nothing is."""

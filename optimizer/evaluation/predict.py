@@ -239,7 +239,7 @@ _KINDS: dict[Task, _Kind] = {
     "image-classification": _Kind(_of_text, problem_of, rows="images"),
     "audio-classification": _Kind(_of_text, problem_of, rows="sounds"),
     "token-classification": _Kind(_of_tokens, rows="tokens", has=("tags",)),
-    "question-answering": _Kind(_of_spans, valid=_span_tokens),
+    "question-answering": _Kind(_of_spans, has=("spans",), valid=_span_tokens),
     "masked-lm": _Kind(_of_tokens, words=True, rows="tokens"),
     "causal-lm": _Kind(_of_tokens, words=True, rows="tokens", has=("text",), next_tokens=_following),
     "seq2seq-lm": _Kind(_generated, words=True, rows="tokens", complete=_with_decoder),

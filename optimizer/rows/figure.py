@@ -19,6 +19,7 @@ Need = Literal[
     "vector",
     "order",
     "tags",
+    "spans",
     "text",
     "heard",
     "group",

@@ -31,6 +31,7 @@ _DECISION: tuple[Need, ...] = ("examples", "decision")
 _RIGHT: tuple[Need, ...] = ("examples", "class", "labels")
 _SETS: tuple[Need, ...] = ("examples", "set", "labels")
 _TAGS: tuple[Need, ...] = ("examples", "tags")
+_ANSWERS: tuple[Need, ...] = ("examples", "spans", "labels")
 _VECTORS: tuple[Need, ...] = ("examples", "vector")
 _SCORES: tuple[Need, ...] = ("examples", "number")
 _GROUPS: tuple[Need, ...] = (*_SCORES, "group")
@@ -168,6 +169,10 @@ class Row:
     sentence_agreement_high: Number = _column("quality")
     entity_f1: Number = _figure("quality", "more", SHARE, (*_TAGS, "labels"), title="F1 of entities")
     original_entity_f1: Number = _figure("quality", title="F1 of entities of the original")
+    exact_match: Number = _figure("quality", "more", SHARE, _ANSWERS, title="Exact match")
+    original_exact_match: Number = _figure("quality", title="Exact match of the original")
+    answer_f1: Number = _figure("quality", "more", SHARE, _ANSWERS, title="F1 of answers")
+    original_answer_f1: Number = _figure("quality", title="F1 of answers of the original")
     further: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @classmethod

@@ -34,6 +34,7 @@ _LACKING: dict[Need, str] = {
     "vector": "this model gives no embeddings; write ~gates.{}",
     "order": "this model gives neither scores nor embeddings; write ~gates.{}",
     "tags": "this model labels no tokens; write ~gates.{}",
+    "spans": "this model finds no answers in texts; write ~gates.{}",
     "text": "this model does not go on with texts; write ~gates.{}",
     "heard": "this model does not write what it hears; write ~gates.{}",
 }

@@ -11,13 +11,20 @@ import torch
 from safetensors.torch import load_file, save_file
 from scipy.stats import spearmanr
 from sklearn.metrics import f1_score
-from transformers import AutoModel, AutoModelForSequenceClassification, AutoModelForTokenClassification, AutoTokenizer
+from transformers import (
+    AutoModel,
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+)
 
 from optimizer.data.labels import gold
 from optimizer.data.texts import DataSettings, read
 from optimizer.errors import DataError
 from optimizer.evaluation import comparison
 from optimizer.evaluation.agreement import wilson
+from optimizer.evaluation.answers import figures as figures_of_answers
 from optimizer.evaluation.job import Environment, EvaluationSettings
 from optimizer.evaluation.measure import Job
 from optimizer.evaluation.models import sides
@@ -305,3 +312,36 @@ def test_scores_are_numbers_in_whatever_form(tmp_path: Path) -> None:
 def test_tags_are_names_or_numbers(tmp_path: Path) -> None:
     rows = [{"w": ["a", "b"], "label": ["O", "B-X"]}, {"w": ["c"], "label": [1]}]
     assert labelled(tmp_path, rows, TAGGER, tokens="w").tags == (("O", "B-X"), ("B-X",))
+
+
+def test_answers_to_questions_are_texts(tiny_model: TinyModel, tmp_path: Path) -> None:
+    from optimizer.engines.spans import best_span
+
+    original = tiny_model("question-answering")
+    artifact = other(original, tmp_path / "artifact")
+    asked = [("the cat", text) for text in TEXTS[:12]]
+    said = []
+    for place in (original, artifact):
+        tokenizer, model = AutoTokenizer.from_pretrained(place), AutoModelForQuestionAnswering.from_pretrained(place)
+        model.eval()
+        found = []
+        for question, context in asked:
+            encoded = tokenizer(question, context, return_tensors="pt", return_offsets_mapping=True)
+            places = zip(encoded.pop("offset_mapping")[0].tolist(), encoded.sequence_ids(0), strict=True)
+            offsets = [tuple(ends) if part == 1 else None for ends, part in places]
+            logits = model(**encoded)
+            found.append(best_span(logits.start_logits[0], logits.end_logits[0], offsets, context)["answer"])
+        said.append(found)
+    assert said[0] != said[1]
+    rows: list[dict[str, Any]] = [
+        {"question": question, "context": context, "label": [answer, "never"]}
+        for (question, context), answer in zip(asked, said[0], strict=True)
+    ]
+    rows[0]["label"] = {"text": [said[0][0]], "answer_start": [0]}
+    columns: dict[str, Any] = {"text": ["question", "context"]}
+    found = figures(original, artifact, "question-answering", rows, tmp_path / "cache", **columns)
+    assert (found["original_exact_match"], found["original_answer_f1"]) == (1, 1)
+    expected = figures_of_answers(said[0], said[1], [[answer, "never"] for answer in said[0]])
+    assert found["exact_match"] == pytest.approx(expected["exact_match"])
+    assert found["exact_match"] < 1
+    assert found["answer_f1"] == pytest.approx(expected["answer_f1"])
