@@ -92,7 +92,9 @@ def _about(job: Job, texts: Texts, asked: Inputs, examples: Mapping[int, Example
     return About(
         gold=gold(texts, config) or Gold(),
         groups=texts.groups,
-        readings={place: tuple(example["input_ids"].tolist()) for place, example in examples.items()},
+        readings={place: tuple(example["input_ids"].tolist()) for place, example in examples.items()}
+        if job.task == "encoder"
+        else {},
         apart=asked.is_apart,
         starts=asked.word_starts(list(examples)) if job.task == "token-classification" else None,
         names=class_names(config),
