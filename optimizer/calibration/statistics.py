@@ -154,7 +154,7 @@ def _add_rows(seen: _Seen, texts: int, last: bool) -> None:
             continue
         count = len(seen.squares[name])
         own = torch.arange(len(ids))[:, None] * count + ids.flatten(1)
-        places, order = own.flatten().unique(return_inverse=True)
+        places, order = torch.unique(own.flatten(), return_inverse=True)
         sums = _zeros(len(places), made.shape[-1]).index_add_(0, order, made.grad.flatten(0, -2))
         seen.squares[name].index_add_(0, places % count, sums.square().mean(1))
         if last:
