@@ -9,6 +9,16 @@ from torch.nn import functional
 from optimizer.errors import StageError
 from optimizer.model.task import Task, problem_of
 
+TASKS: tuple[Task, ...] = (
+    "sequence-classification",
+    "token-classification",
+    "question-answering",
+    "masked-lm",
+    "causal-lm",
+    "encoder",
+)
+"""Those whose models answer texts in one pass, which is what calibration texts are for."""
+
 
 def surprise(outputs: Any, task: Task, config: Any, draw: torch.Generator) -> Tensor:
     """Minus the log-likelihood of answers drawn from the model's own distribution, summed over the texts.

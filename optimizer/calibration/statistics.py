@@ -20,6 +20,8 @@ from optimizer.model.task import Task
 
 _DRAWS = 2  # answers drawn for each text: a second halves the noise for half as much time again
 _BATCH = 32
+_LARGEST = 1 << 25
+"""Numbers that a batch's answers may be: a language model has some ten thousand for each token."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ def statistics(model: Any, task: Task, examples: Examples) -> Statistics:
         whole = {name: module for name, module in tables.items() if name not in {found for found, _, _ in seen.found}}
         for module in whole.values():
             module.weight.requires_grad_()
-        for batch in of_one_length(examples, _BATCH):
+        for batch in _batches(examples, model.config):
             seen.made.clear()
             seen.found.clear()
             outputs = model(**{name: batch[name] for name in names})
@@ -115,6 +117,15 @@ def statistics(model: Any, task: Task, examples: Examples) -> Statistics:
     for weight in _weights(whole):
         weight.grad = None
     return _figures(model, tables, seen, len(examples))
+
+
+def _batches(examples: Examples, config: Any) -> Iterator[dict[str, Tensor]]:
+    """Texts of one length, fewer the more numbers their answers may be."""
+    for batch in of_one_length(examples, _BATCH):
+        numbers = batch["input_ids"].shape[1] * getattr(config, "vocab_size", 1)
+        together = max(1, min(_BATCH, _LARGEST // numbers))
+        for start in range(0, len(batch["input_ids"]), together):
+            yield {name: values[start : start + together] for name, values in batch.items()}
 
 
 def _figures(model: Any, tables: Mapping[str, nn.Embedding], seen: _Seen, texts: int) -> Statistics:

@@ -8,8 +8,9 @@ are rounded one after the other, and what each has lost is made up for by those 
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+import statistics
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,6 @@ _LOOKED_UP = PER_OCTAVE // 2
 _PSEUDO = 4  # occurrences of a row with the mean gradient of all, beside its own
 _HALF = 0.5  # of an occurrence: what a row that was never looked up counts
 _NOTHING = 1e-12  # of the most that a row matters: what one that never matters counts
-_UNKNOWN = 0.25  # standard deviations: the step of a matrix that nothing is known of
 _TOGETHER = 64  # columns
 _SAMPLE = 16  # one row in so many tells where to begin
 _PASSES = 5
@@ -64,11 +64,15 @@ class Matrix:
     columns: Tensor
     coarsest: Tensor
     factor: Tensor | None = None
-    priced: bool = True
+    is_known: bool = True
 
     def exponents(self, price: int) -> Tensor:
         """Those of its rows, at a price."""
-        return torch.minimum(self.rows + price, self.coarsest) if self.priced else self.rows
+        return torch.minimum(self.rows + price, self.coarsest)
+
+    def coarser(self, steps: int) -> "Matrix":
+        """The same with other steps, if nothing is known of it."""
+        return self if self.is_known else replace(self, rows=self.rows + steps)
 
     def sample(self) -> "Matrix":
         """A few of its rows, without the feedback."""
@@ -77,7 +81,7 @@ class Matrix:
             side.expand((*self.values.shape[:-1], 1)).reshape(-1, 1)[::_SAMPLE] for side in (self.rows, self.coarsest)
         )
         columns = self.columns.reshape(-1, self.columns.shape[-1])[:1]
-        return Matrix(self.name, flat, False, self.dtype, rows, columns, most, None, self.priced)
+        return Matrix(self.name, flat, False, self.dtype, rows, columns, most, None, self.is_known)
 
 
 def allocated(
@@ -87,17 +91,20 @@ def allocated(
 
     StageError for a budget that cannot be had.
     """
-    samples, unknown = [], []
-    for matrix in _matrices(weights, places, known):
-        samples.append(matrix.sample())
-        unknown += [] if matrix.priced else [matrix.name]
-    if unknown:
-        log(f"quantize: nothing is known of these, so they keep a step of {_UNKNOWN} deviations: {', '.join(unknown)}")
+    samples = [matrix.sample() for matrix in _matrices(weights, places, known)]
+    others = _usual_step(samples)
+    samples = [sample.coarser(others) for sample in samples]
+    if unknown := [sample.name for sample in samples if not sample.is_known]:
+        log(f"quantize: nothing is known of these, which get the steps that are usual elsewhere: {', '.join(unknown)}")
+
+    def matrices() -> Iterator[Matrix]:
+        return (matrix.coarser(others) for matrix in _matrices(weights, places, known))
+
     price = _price(samples, bits)
     tried: list[tuple[int, float]] = []
     best: dict[str, Codes] = {}
     for _ in range(_PASSES):
-        found, taken = _coded(_matrices(weights, places, known), price)
+        found, taken = _coded(matrices(), price)
         tried.append((price, taken))
         log(f"quantize: a price of 2^{price / PER_OCTAVE:.2f} makes {taken:.3f} bits a value")
         if taken <= bits:
@@ -109,7 +116,9 @@ def allocated(
             break
         price = following
     if not best:
-        raise StageError(f"bits_per_parameter: {bits} cannot be had, {min(t for _, t in tried):.2f} can; write more")
+        raise StageError(
+            f"quantize: bits_per_parameter: {bits} cannot be had, {min(t for _, t in tried):.2f} can; write more"
+        )
     return best
 
 
@@ -224,22 +233,27 @@ def _matrix(weight: Weight, place: Place, known: Statistics) -> Matrix:
         raise StageError(f"{weight.name}: holds values that are not finite; leave it out with skip: ['{weight.name}']")
     transposed = place.role == "linear" and place.input_axis % values.ndim == values.ndim - 2
     values = values.mT if transposed else values
-    linear, rows = known.linear.get(place.module), known.rows.get(place.module)
+    linear, looked_up = known.linear.get(place.module), known.rows.get(place.module)
     if place.role == "linear" and linear is not None and (len(linear.outputs), len(linear.inputs)) == values.shape:
         return _of_linear(weight, values, transposed, linear)
-    if rows is not None and len(rows.seen) == len(values) and values.ndim == 2:
-        return _of_rows(weight, values, rows, known.texts)
-    spread = _spread(values).expand(*values.shape[:-1], 1) * _UNKNOWN
+    if looked_up is not None and len(looked_up.seen) == len(values) and values.ndim == 2:
+        return _of_rows(weight, values, looked_up, known.texts)
+    spread = _spread(values).expand(*values.shape[:-1], 1)
+    rows = _exponents(spread)
     return Matrix(
-        weight.name,
-        values,
-        transposed,
-        weight.tensor.dtype,
-        _exponents(spread),
-        _ones(values),
-        _exponents(spread),
-        priced=False,
+        weight.name, values, transposed, weight.tensor.dtype, rows, _ones(values), _coarsest(spread), None, False
     )
+
+
+def _usual_step(samples: Sequence[Matrix]) -> int:
+    """By how much the steps of what is known differ from the standard deviations, in the middle of them."""
+    apart = [
+        float(sample.rows.double().median() + sample.columns.double().median())
+        - float(_exponents(_spread(sample.values)))
+        for sample in samples
+        if sample.is_known
+    ]
+    return round(statistics.median(apart) / _ROUNDED) * _ROUNDED if apart else 0
 
 
 def _of_linear(weight: Weight, values: Tensor, transposed: bool, known: Linear) -> Matrix:

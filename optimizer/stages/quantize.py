@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from pydantic import Field, model_validator
 
+from optimizer.calibration.answers import TASKS
 from optimizer.errors import StageError
 from optimizer.model.outline import Entry, Outline, Quantized
 from optimizer.model.weight import Codes, Place, Role, Weight, Weights, cut, grouped_axis
@@ -77,6 +78,11 @@ class Quantize(Stage):
 
     def outline(self, before: Outline, routed: Mapping[str, Place]) -> Outline:
         """Matrices become codes, of a length that groups must divide."""
+        if self.allocate and before.task not in TASKS:
+            raise StageError(
+                f"allocate: no texts can be calibrated on for {before.task}; write recipe=compact, or step: 0.25 in "
+                "place of allocate and bits_per_parameter"
+            )
         alone = self.leaves_alone(before, routed)
         matrices = [before.entries[name] for name in routed if name not in alone]
         for entry in matrices:

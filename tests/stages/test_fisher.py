@@ -16,6 +16,7 @@ from optimizer.model.weight import Codes, Weight
 from optimizer.packing.payload import pack
 from optimizer.recipe import parse
 from optimizer.stages.fisher import Costs, with_feedback
+from optimizer.stages.quantize import Quantize
 from optimizer.stages.staging import Staged
 
 BITS = 3.0
@@ -125,7 +126,7 @@ def test_gpt2_stores_its_matrices_transposed(tmp_path: Path) -> None:
     assert float((weight.restore() - before).norm() / before.norm()) < 0.3
 
 
-def test_a_matrix_that_no_text_reaches_keeps_a_fine_step_and_the_log_says_so(tmp_path: Path) -> None:
+def test_a_matrix_that_nothing_is_known_of_gets_a_usual_step_and_the_log_says_so(tmp_path: Path) -> None:
     original = tiny.save(tiny.mixtral(), tmp_path / "model")
     ids = [{"input_ids": text["input_ids"], "attention_mask": text["attention_mask"]} for text in texts(24)]
     said: list[str] = []
@@ -190,11 +191,20 @@ def test_it_needs_texts(original: Path) -> None:
         tiny.staged(original, {"quantize": {"allocate": "fisher", "bits_per_parameter": 2.0}})
 
 
-def test_kernels_are_refused_before_a_value_is_read(tmp_path: Path) -> None:
+def test_a_model_that_reads_no_text_is_refused_before_a_value_is_read(tmp_path: Path) -> None:
     original = tiny.save(tiny.resnet(), tmp_path / "model")
-    stage = {"allocate": "fisher", "bits_per_parameter": 2.0, "roles": ["convolution"]}
-    with pytest.raises(StageError, match=r"allocate is for matrices, .* leave it out with skip:"):
+    stage = {"allocate": "fisher", "bits_per_parameter": 2.0}
+    with pytest.raises(
+        StageError, match=r"no texts can be calibrated on for image-classification; write recipe=compact"
+    ):
         tiny.staged(original, {"quantize": stage}, examples=texts)
+
+
+def test_kernels_are_refused_before_a_value_is_read() -> None:
+    stage = Quantize(allocate="fisher", bits_per_parameter=2.0)
+    outline = tiny.outline(torch.zeros(4, 3, 2, 2))
+    with pytest.raises(StageError, match=r"allocate is for matrices, .* leave it out with skip:"):
+        stage.outline(outline, outline.places)
 
 
 def test_recipes_without_it_keep_their_ids() -> None:
