@@ -117,8 +117,16 @@ def _is_matrix(node: Any) -> bool:
 
 def holds(codes: Codes) -> bool:
     """Whether a graph's int8 weights can be these codes as they are."""
-    by_row = tuple(codes.scale.shape) in ((), (len(codes.values), 1)) and codes.columns is None
+    by_row = tuple(codes.scale.shape) in ((), (len(codes.values), 1)) and _of_columns(codes) is not None
     return by_row and int(codes.values.abs().max()) <= LARGEST
+
+
+def _of_columns(codes: Codes) -> float | None:
+    """The scale that all columns share, 1 where they have none; None where they have several."""
+    if codes.columns is None:
+        return 1.0
+    first = codes.columns.flatten()[:1]
+    return float(first) if len(first) and bool((codes.columns == first).all()) else None
 
 
 def _int8_weights(graph: Any, readers: Mapping[str, Codes]) -> list[tuple[Any, Codes, tuple[Any, Any]]]:
@@ -171,7 +179,8 @@ def _source(reader: Any, constant: Any) -> Any:
 def restored(codes: Codes, before: Any) -> Any:
     """The operation that restores codes in float32, under the name of that which it replaces."""
     opset = openvino().opset13
-    scale = np.ascontiguousarray(codes.scale.float().expand(len(codes.values), 1).numpy())
+    rows = codes.scale.float() * (_of_columns(codes) or 1.0)
+    scale = np.ascontiguousarray(rows.expand(len(codes.values), 1).numpy())
     converted = opset.convert(opset.constant(codes.values.to(torch.int8).numpy()), "f32")
     restored = opset.multiply(converted, opset.constant(scale))
     restored.set_friendly_name(before.get_friendly_name())

@@ -23,10 +23,10 @@ from optimizer.model.weight import Codes, Place, Weight, Weights
 from optimizer.packing import grid
 from optimizer.packing.entropy import shannon_bits
 from optimizer.packing.grid import PER_OCTAVE
+from optimizer.stages.feedback import chosen, factor_of
 
 _ROUNDED = PER_OCTAVE // 4
 """Scales of rows and of columns are multiples of a quarter of an octave, against each other."""
-_DAMPING = 0.05  # of the mean diagonal: the moments rest on a few thousand tokens
 _FLOOR = 0.1  # of the mean over outputs: the least that an output counts, because a large change is no small one
 _COARSEST = 1.5  # standard deviations of a row: beyond it nothing of it is left
 _LOOKED_UP = PER_OCTAVE // 2
@@ -34,12 +34,15 @@ _LOOKED_UP = PER_OCTAVE // 2
 _PSEUDO = 4  # occurrences of a row with the mean gradient of all, beside its own
 _HALF = 0.5  # of an occurrence: what a row that was never looked up counts
 _NOTHING = 1e-12  # of the most that a row matters: what one that never matters counts
-_TOGETHER = 64  # columns
 _SAMPLE = 16  # one row in so many tells where to begin
 _PASSES = 5
+_FURTHER = PER_OCTAVE // 4  # by which prices rise where the way to the budget was not found
 _WITHIN = 0.004  # of the budget
 _LARGEST = torch.iinfo(torch.int16).max
+_LARGEST_BYTE = 127.49  # which is rounded to 127
 _BEYOND = 2.0 * _LARGEST
+_WIDEST = 64 * PER_OCTAVE
+"""By how much steps may be finer than the coarsest where nothing else bounds them."""
 _BIT = math.log(2) / 6
 """Squared steps that a bit is worth: at high rates the error is a twelfth, and falls to a quarter with a bit."""
 _TABLE = 127  # codes beyond it cost what it costs
@@ -51,9 +54,9 @@ _FINEST, _COARSE = -24 * PER_OCTAVE, 8 * PER_OCTAVE
 class Matrix:
     """A weight `[..., rows, columns]` with columns along its inputs, and what is known of it.
 
-    `steps` are exponents (64ths of octaves) of the scales of rows `[..., rows, 1]` and columns `[..., 1, columns]`, to
-    which that of the price is added; `coarsest` is the largest of a row then. `factor` is L, float64, with its inverse
-    diagonal rounded as the columns' steps are, None where nothing is fed back.
+    Of the scales of rows `[..., rows, 1]` and columns `[..., 1, columns]` these are the exponents, 64ths of octaves;
+    to those of rows that of the price is added, and they are at most `coarsest` then, at least `finest`. `factor` is
+    L, float64, None where nothing is fed back.
     """
 
     name: str
@@ -65,10 +68,12 @@ class Matrix:
     coarsest: Tensor
     factor: Tensor | None = None
     is_known: bool = True
+    finest: Tensor | None = None
 
     def exponents(self, price: int) -> Tensor:
         """Those of its rows, at a price."""
-        return torch.minimum(self.rows + price, self.coarsest)
+        priced = torch.minimum(self.rows + price, self.coarsest)
+        return priced if self.finest is None else torch.maximum(priced, self.finest)
 
     def coarser(self, steps: int) -> "Matrix":
         """The same with other steps, if nothing is known of it."""
@@ -77,11 +82,13 @@ class Matrix:
     def sample(self) -> "Matrix":
         """A few of its rows, without the feedback."""
         flat = self.values.reshape(-1, self.values.shape[-1])[::_SAMPLE]
-        rows, most = (
-            side.expand((*self.values.shape[:-1], 1)).reshape(-1, 1)[::_SAMPLE] for side in (self.rows, self.coarsest)
+        least = self.coarsest - _WIDEST if self.finest is None else self.finest
+        rows, most, least = (
+            side.expand((*self.values.shape[:-1], 1)).reshape(-1, 1)[::_SAMPLE]
+            for side in (self.rows, self.coarsest, least)
         )
         columns = self.columns.reshape(-1, self.columns.shape[-1])[:1]
-        return Matrix(self.name, flat, False, self.dtype, rows, columns, most, None, self.is_known)
+        return Matrix(self.name, flat, False, self.dtype, rows, columns, most, None, self.is_known, least)
 
 
 def allocated(
@@ -103,17 +110,20 @@ def allocated(
     price = _price(samples, bits)
     tried: list[tuple[int, float]] = []
     best: dict[str, Codes] = {}
-    for _ in range(_PASSES):
+    least = 0.0
+    while len(tried) < _PASSES or (not best and price < _COARSE):
         found, taken = _coded(matrices(), price)
         tried.append((price, taken))
         log(f"quantize: a price of 2^{price / PER_OCTAVE:.2f} makes {taken:.3f} bits a value")
-        if taken <= bits:
-            best = found
+        if least < taken <= bits:
+            best, least = found, taken
         if bits * (1 - _WITHIN) <= taken <= bits:
             break
-        following = _next_price(tried, bits)
+        following = _next_price(tried, bits) if len(tried) < _PASSES else price + _FURTHER
         if any(following == before for before, _ in tried):
-            break
+            following = price + _FURTHER
+            if best:
+                break
         price = following
     if not best:
         raise StageError(
@@ -123,14 +133,20 @@ def allocated(
 
 
 def _coded(matrices: Iterable[Matrix], price: int) -> tuple[dict[str, Codes], float]:
+    """The codes at a price, and how many bits a value they take."""
     found, total, values = {}, 0.0, 0
     for matrix in matrices:
         codes = rounded(matrix, price)
-        rows = matrix.exponents(price)
-        total += _bits(codes, rows + matrix.columns) + sum(_entropy(side) for side in (rows, matrix.columns))
+        total += _taken(matrix, codes, price)
         values += codes.numel()
-        found[matrix.name] = _as_stored(matrix, codes, rows)
+        found[matrix.name] = _as_stored(matrix, codes, matrix.exponents(price))
     return found, total / max(values, 1)
+
+
+def _taken(matrix: Matrix, codes: Tensor, price: int) -> float:
+    """What a matrix takes in bits, its scales included."""
+    rows = matrix.exponents(price)
+    return _bits(codes, rows + matrix.columns) + sum(_entropy(side) for side in (rows, matrix.columns))
 
 
 def _as_stored(matrix: Matrix, codes: Tensor, rows: Tensor) -> Codes:
@@ -203,21 +219,16 @@ def _kinds(steps: Tensor) -> Tensor:
 def with_feedback(values: Tensor, factor: Tensor, rows: Tensor, columns: Tensor, costs: Costs) -> Tensor:
     """Codes of a matrix `[rows, columns]` in float64, each column rounded with what those after it have lost.
 
-    `factor` is the lower triangular L; `rows` `[rows, 1]` and `columns` `[1, columns]` are the scales.
+    `factor` is that of `feedback`; `rows` `[rows, 1]` and `columns` `[1, columns]` are the scales.
     """
-    left = values @ factor
     codes = torch.empty_like(values)
-    diagonal = factor.diagonal()
-    for end in range(values.shape[1], 0, -_TOGETHER):
-        start = max(0, end - _TOGETHER)
-        block, made = left[:, start:end].clone(), torch.empty_like(left[:, start:end])
-        for place in reversed(range(start, end)):
-            step = rows[:, 0] * columns[0, place]
-            code = costs.cheaper((block[:, place - start] / (diagonal[place] * step)).clamp(-_BEYOND, _BEYOND), place)
-            codes[:, place] = code
-            made[:, place - start] = code * step
-            block[:, : place - start + 1] -= made[:, place - start, None] * factor[place, start : place + 1]
-        left[:, :start] -= made @ factor[start:end, :start]
+
+    def choose(place: int, best: Tensor) -> Tensor:
+        step = rows[:, 0] * columns[0, place]
+        codes[:, place] = costs.cheaper((best / step).clamp(-_BEYOND, _BEYOND), place)
+        return codes[:, place] * step
+
+    chosen(values, factor, choose)
     return codes
 
 
@@ -257,9 +268,7 @@ def _usual_step(samples: Sequence[Matrix]) -> int:
 
 
 def _of_linear(weight: Weight, values: Tensor, transposed: bool, known: Linear) -> Matrix:
-    moments = known.inputs.double()
-    mean = moments.diagonal().mean().clamp_min(torch.finfo(torch.float64).tiny)
-    factor = torch.linalg.cholesky(moments + _DAMPING * mean * torch.eye(len(moments), dtype=torch.float64))
+    factor = factor_of(known.inputs)
     columns = _exponents(1 / factor.diagonal())[None]
     matters = known.outputs.double()
     rows = _exponents((matters + _FLOOR * matters.mean()).rsqrt())[:, None]
@@ -283,7 +292,14 @@ def _of_rows(weight: Weight, values: Tensor, known: Rows, texts: int) -> Matrix:
         rows,
         _ones(values),
         _coarsest(_spread(values)).expand(len(values), 1),
+        finest=_within_8_bits(values),
     )
+
+
+def _within_8_bits(values: Tensor) -> Tensor:
+    """The least step of each row of which no code is beyond 127: an engine holds such codes as they are."""
+    largest = values.abs().amax(1, keepdim=True).double().clamp_min(2.0**-100)
+    return ((largest / _LARGEST_BYTE).log2() * PER_OCTAVE).ceil().to(torch.int32)
 
 
 def _ones(values: Tensor) -> Tensor:
@@ -311,10 +327,11 @@ def _scales(exponents: Tensor) -> Tensor:
 def _price(samples: list[Matrix], bits: float) -> int:
     """Where to begin: what the budget comes to in a sample, without feedback."""
     low, high = _FINEST, _COARSE
+    values = sum(sample.values.numel() for sample in samples)
     while high - low > 1:
         middle = (low + high) // 2
-        _, taken = _coded(samples, middle) if middle > _FINEST else ({}, math.inf)
-        low, high = (middle, high) if taken > bits else (low, middle)
+        taken = sum(_taken(sample, rounded(sample, middle), middle) for sample in samples)
+        low, high = (middle, high) if taken > bits * values else (low, middle)
     return high
 
 

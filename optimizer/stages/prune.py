@@ -1,18 +1,22 @@
-"""Magnitude pruning: set the smallest weights to zero.
+"""Pruning: set the weights that matter least to zero.
 
-Han et al., Learning both Weights and Connections for Efficient Neural Networks (2015), without the retraining; N:M
-patterns as in Mishra et al., Accelerating Sparse Deep Neural Networks (2021).
+By magnitude: Han et al., Learning both Weights and Connections for Efficient Neural Networks (2015), without the
+retraining; N:M patterns as in Mishra et al., Accelerating Sparse Deep Neural Networks (2021). By what calibration texts
+show: Sun et al., A Simple and Effective Pruning Approach for Large Language Models (Wanda, 2023); Frantar and Alistarh,
+SparseGPT (2023).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, field_validator, model_validator
 
+from optimizer.calibration.statistics import Linear
 from optimizer.errors import StageError
 from optimizer.model.outline import Outline
-from optimizer.model.weight import Place, Weights
+from optimizer.model.weight import Place, Weight, Weights
+from optimizer.stages.sparse import PRUNERS, beyond, needed
 from optimizer.stages.stage import Context, Knob, Stage, Transform
 
 _LOW_BITS = 16
@@ -20,10 +24,18 @@ _LOW_VALUES = 1 << _LOW_BITS
 _HIGH_VALUES = 1 << (31 - _LOW_BITS)  # of a float32's magnitude: 31 bits without the sign
 
 
+def _is_magnitude(criterion: str) -> bool:
+    """Whether a setting that came later is at its default: recipes without it keep their ids."""
+    return criterion == "magnitude"
+
+
 class Prune(Stage):
     """Zeros for the `amount` (0 to 0.99) of smallest magnitudes, per tensor or over the whole model.
 
     `pattern` N:M keeps the N largest of every M neighbours along the input axis instead, and takes no amount.
+    `criterion` wanda goes by magnitudes times those of the inputs they meet, within each output; sparsegpt has the
+    weights that stay make up for those that go. Both need calibration texts; what is no linear layer that these reach
+    goes by magnitude. With `scope: model` they say too how much goes of each weight.
     """
 
     kind: ClassVar[str] = "prune"
@@ -37,6 +49,7 @@ class Prune(Stage):
     amount: float | None = Field(default=None, ge=0, le=0.99)
     scope: Literal["tensor", "model"] = "tensor"
     pattern: str = "unstructured"
+    criterion: Literal["magnitude", "wanda", "sparsegpt"] = Field(default="magnitude", exclude_if=_is_magnitude)
 
     @field_validator("pattern", mode="before")
     @classmethod
@@ -67,6 +80,11 @@ class Prune(Stage):
             raise ValueError(f"pattern: {self.pattern} is a matter of each tensor; remove scope: model")
         return self
 
+    @property
+    def calibrated(self) -> bool:
+        """Where the texts say what matters."""
+        return self.criterion != "magnitude"
+
     def outline(self, before: Outline, routed: Mapping[str, Place]) -> Outline:
         """As before; an N:M pattern must divide the input axes."""
         if self.pattern != "unstructured":
@@ -78,6 +96,47 @@ class Prune(Stage):
 
     def prepare(self, weights: Weights, context: Context) -> Transform:
         """Reads the routed weights only for `scope: model`: twice, and once more to share out ties."""
+        if self.criterion != "magnitude":
+            return self._by_texts(weights, context)
+        return self._by_magnitude(weights)
+
+    def _by_texts(self, weights: Weights, context: Context) -> Transform:
+        known = context.statistics().linear
+        reached = {name: known.get(place.module) for name, place in context.routed.items()}
+        if others := [name for name, of in reached.items() if of is None]:
+            context.log(f"prune: no text reaches these, so they are pruned by magnitude: {', '.join(others)}")
+        by_magnitude = self.model_copy(update={"scope": "tensor"})._by_magnitude(weights)
+        amounts = self._amounts(weights, reached)
+
+        def transform(weight: Weight) -> Iterable[Weight]:
+            of = reached[weight.name]
+            values = weight.tensor.movedim(weight.input_axis, -1)
+            if of is None or values.shape != (len(of.outputs), len(of.inputs)):
+                return by_magnitude(weight)
+            keep, group = (None, 1) if self.pattern == "unstructured" else _parts(self.pattern)
+            pruned = PRUNERS[self.criterion](values.double(), of, amounts.get(weight.name, self.amount), keep, group)
+            return [weight.with_tensor(pruned.to(weight.tensor.dtype).movedim(-1, weight.input_axis).contiguous())]
+
+        return transform
+
+    def _amounts(self, weights: Weights, reached: Mapping[str, Linear | None]) -> dict[str, float]:
+        """What goes of each weight where `amount` is that of the whole model: what the answers need least of all."""
+        if self.scope == "tensor" or self.amount is None:
+            return {}
+
+        def scored() -> Iterator[Weight]:
+            for weight in weights():
+                values, of = weight.tensor.movedim(weight.input_axis, -1), reached[weight.name]
+                if of is not None and values.shape == (len(of.outputs), len(of.inputs)):
+                    yield weight.with_tensor(needed(values, of))
+
+        limit, ties = model_limit(scored, self.amount)
+        return {
+            weight.name: (int((_magnitudes(weight.tensor) < limit).sum()) + ties[weight.name]) / weight.tensor.numel()
+            for weight in scored()
+        }
+
+    def _by_magnitude(self, weights: Weights) -> Transform:
         if self.pattern != "unstructured":
             keep, group = _parts(self.pattern)
             return lambda weight: [weight.with_tensor(prune_pattern(weight.tensor, keep, group, weight.input_axis))]
@@ -108,11 +167,8 @@ def prune_pattern(tensor: torch.Tensor, keep: int, group: int, axis: int) -> tor
     The axis must be a multiple of `group` long.
     """
     moved = tensor.movedim(axis, -1).contiguous()
-    magnitudes = _magnitudes(moved).reshape(-1, group)
-    order = magnitudes.argsort(dim=1, stable=True)
-    mask = torch.zeros_like(magnitudes, dtype=torch.bool)
-    mask.scatter_(1, order[:, : group - keep], True)
-    return moved.masked_fill(mask.reshape(moved.shape), 0).movedim(-1, axis).contiguous()
+    mask = beyond(_magnitudes(moved).reshape(moved.shape), keep, group)
+    return moved.masked_fill(mask, 0).movedim(-1, axis).contiguous()
 
 
 def model_limit(weights: Weights, amount: float) -> tuple[int, dict[str, int]]:

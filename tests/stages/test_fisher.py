@@ -10,6 +10,7 @@ from torch.nn import functional
 
 import optimizer
 from optimizer.artifact.write import write
+from optimizer.engines.engine_codes import holds
 from optimizer.errors import RecipeError, StageError
 from optimizer.model.checkpoint import open_checkpoint
 from optimizer.model.weight import Codes, Weight
@@ -97,6 +98,15 @@ def test_rows_that_no_text_looks_up_get_coarser_steps(original: Path) -> None:
     table = codes_of(staged(original))["bert.embeddings.word_embeddings.weight"]
     seen, unseen = table.scale[5 : tiny.VOCABULARY - 20], table.scale[tiny.VOCABULARY - 20 :]
     assert float(unseen.min()) > 2 * float(seen.median())
+
+
+def test_an_engine_holds_the_rows_of_tables_as_they_are(original: Path) -> None:
+    table = codes_of(staged(original, 6.5))["bert.embeddings.word_embeddings.weight"]
+    assert table.values.dtype == torch.int8
+    assert int(table.values.abs().max()) > 60
+    assert holds(table)
+    restored_ = table.values.float() * table.scale
+    assert torch.equal(table.restore(), restored_)
 
 
 def test_the_same_texts_give_the_same_codes(original: Path) -> None:
