@@ -44,7 +44,7 @@ def execute(configs: list[dict[str, Any]], options: Options, launcher: Launcher)
     good = all(row.status == "ok" for row in rows)
     for config in searches:
         found = search(config, options, launcher)
-        good &= any(row.status == "ok" for row in found)
+        good &= found[0].status == "ok"
         rows += found
     return 0 if _show(rows, options.folder) and good else 1
 

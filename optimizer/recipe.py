@@ -143,7 +143,7 @@ class Recipe:
         """Every setting, as the keys of a recipe file that gives this recipe again."""
         return {
             **self.made_by(),
-            "gates": self.gates.bounds(),
+            "gates": self.gates.values(),
             "model": self.model.values(),
             "data": self.data.values(),
             "evaluation": self.evaluation.values(),

@@ -7,9 +7,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from optimizer import demo, hub
 from optimizer.data.dataset import open_dataset
@@ -37,7 +37,9 @@ class DataSettings(Settings):
     it is named otherwise than by default, unless that is empty.
     `limit` keeps only the first texts. `calibration` is another such path, of texts in the same columns and without
     labels, for what looks at the model's behaviour, `calibration_split` the split of it if it is a dataset; without it,
-    that takes a part of these, on which nothing is then measured.
+    that takes a part of these, on which nothing is then measured. `held_out` of the different texts that are measured
+    on, chosen by their sha256, are kept apart: `part` says whether to measure on these, or on the others, which were
+    `searched`.
     """
 
     path: str = "auto"
@@ -48,6 +50,14 @@ class DataSettings(Settings):
     split: str | None = None
     config: str | None = None
     calibration_split: str | None = None
+    part: Literal["searched", "held_out"] | None = None
+    held_out: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _both(self) -> Self:
+        if (self.part is None) != (self.held_out is None):
+            raise ValueError("part and held_out go together; write part: held_out, held_out: 500")
+        return self
 
     @field_validator("text", mode="before")
     @classmethod
@@ -68,7 +78,7 @@ class DataSettings(Settings):
 
     def values(self) -> dict[str, Any]:
         """The keys of a recipe file; those that came later only where they are set, so that no recipe changes."""
-        later = ("split", "config", "calibration_split")
+        later = ("split", "config", "calibration_split", "part", "held_out")
         return self.model_dump(exclude={name for name in later if getattr(self, name) is None})
 
 
@@ -78,7 +88,8 @@ class Texts:
 
     `name` is the row's `data`: demo, builtin, the file's name, or a dataset's with its split. `fingerprint` is the
     sha256 of texts and labels in hexadecimal, whatever file they come from. `source` gives the same texts again, from
-    any working directory. `classes` are the labels that a dataset numbers, in that order.
+    any working directory. `classes` are the labels that a dataset numbers, in that order; `numbers` those of the texts
+    where these are a part of what was read: see `number`.
     """
 
     texts: tuple[Text, ...]
@@ -87,6 +98,11 @@ class Texts:
     fingerprint: str
     source: DataSettings
     classes: tuple[Label, ...] = ()
+    numbers: tuple[int, ...] = ()
+
+    def number(self, index: int) -> int:
+        """Which of the texts that `source` names, from 0, is the one at `index` here."""
+        return self.numbers[index] if self.numbers else index
 
 
 def read(settings: DataSettings, *, is_demo: bool, key: str = "data.path") -> Texts:

@@ -19,7 +19,7 @@ from optimizer.report.figures import printable
 from optimizer.report.markdown import markdown
 from optimizer.report.runs import Run, runs
 from optimizer.report.table import remarks_on_data
-from optimizer.rows.row import COLUMNS, STATUSES, Row
+from optimizer.rows.row import COLUMNS, STATUSES, Row, is_held_out
 
 PAGE = "report.html"
 MARKDOWN = "report.md"
@@ -98,13 +98,20 @@ def _remarks(found: Sequence[Run]) -> list[str]:
 
 
 def _smallest(found: Sequence[Run]) -> dict[str, Run | None]:
-    """The smallest good run of each model, the closer one where two are equally small; None where no run is good."""
+    """The smallest good run of each model, None where no run is good.
+
+    Where two are equally small that on texts which no search has seen, then the closer one.
+    """
     smallest: dict[str, Run | None] = dict.fromkeys(sorted({run.model for run in found}))
     good = [run for run in found if run.row.status == "ok" and run.figure("artifact_bytes") is not None]
-    for run in sorted(good, key=lambda run: (run.row.artifact_bytes or 0, -(run.closeness or 0), run.name)):
+    for run in sorted(good, key=_size_first):
         if smallest[run.model] is None:
             smallest[run.model] = run
     return smallest
+
+
+def _size_first(run: Run) -> tuple[int, bool, float, str]:
+    return run.row.artifact_bytes or 0, not is_held_out(run.row), -(run.closeness or 0), run.name
 
 
 def _environments(found: Sequence[Run]) -> dict[tuple[str, ...], int]:

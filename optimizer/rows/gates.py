@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -42,7 +42,10 @@ _ON_EXAMPLES = Gate("at least", ("examples", "decision"))
 
 
 class Gates(Settings):
-    """Bounds that a row must meet. Each field is a gate, and its Gate is all that the rest of the program knows."""
+    """Bounds that a row must meet. Each field with a Gate is one, and that is all that the rest of the program knows.
+
+    With `beyond_chance` figures that have an interval are judged at its better end: see `optimizer.rows.verdict`.
+    """
 
     agreement: Annotated[float | None, _ON_EXAMPLES] = Field(default=None, ge=0, le=1)
     agreement_low: Annotated[float | None, _ON_EXAMPLES] = Field(default=None, ge=0, le=1)
@@ -52,13 +55,19 @@ class Gates(Settings):
         default=None, ge=-1, le=1
     )
 
+    beyond_chance: bool = False
+
     def bounds(self) -> dict[str, float]:
         """The gates that are set, with their bounds."""
-        return self.model_dump(exclude_none=True)
+        return self.model_dump(exclude_none=True, include=set(GATES))
+
+    def values(self) -> dict[str, Any]:
+        """The keys of a recipe file; how they are judged only where that is set."""
+        return self.bounds() | ({"beyond_chance": True} if self.beyond_chance else {})
 
 
 GATES: dict[str, Gate] = {
-    name: next(mark for mark in field.metadata if isinstance(mark, Gate)) for name, field in Gates.model_fields.items()
+    name: mark for name, field in Gates.model_fields.items() for mark in field.metadata if isinstance(mark, Gate)
 }
 """The table: all gates by name."""
 

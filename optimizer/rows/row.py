@@ -100,6 +100,7 @@ class Row:
     texts_cut: Count = _column("data")
     texts_blank: Count = _column("data")
     word_error_rate: Number = _column("quality")
+    data_part: Text = _column("request")
     further: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @classmethod
@@ -146,7 +147,13 @@ def is_as_fast(row: Row) -> bool:
     return row.speedup_low is not None and row.speedup_high is not None and row.speedup_low <= 1 <= row.speedup_high
 
 
-def rank(row: Row) -> tuple[int, float, str]:
-    """Sorts good rows before rejected before failed, and among them the smaller first."""
+def rank(row: Row) -> tuple[int, float, bool, str]:
+    """Sorts good rows before rejected before failed, among them the smaller first, and of one size what is unbiased."""
     size = row.size_ratio
-    return STATUSES.index(row.status), math.inf if size is None or math.isnan(size) else size, row.run_id
+    known = math.inf if size is None or math.isnan(size) else size
+    return STATUSES.index(row.status), known, not is_held_out(row), row.run_id
+
+
+def is_held_out(row: Row) -> bool:
+    """Whether it was measured on texts that a search kept aside, so that its choosing flatters no figure."""
+    return row.data_part == "held_out"

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from optimizer.data.texts import DataSettings, check_labels, read
+from optimizer.data.calibration import measured
+from optimizer.data.texts import DataSettings, check_labels
 from optimizer.errors import ModelError, as_optimizer_error
 from optimizer.evaluation import size
 from optimizer.evaluation.job import Environment, EvaluationSettings
@@ -35,7 +36,7 @@ def compare(
     """
     source = locate(ModelSettings(path=original))
     checkpoint = open_checkpoint(source.directory)
-    texts = read(data or DataSettings(), is_demo=source.is_demo)
+    texts = measured(data or DataSettings(), is_demo=source.is_demo, calibrated=False)
     check_labels(texts, checkpoint.config)
     environment = environment or Environment()
     directories = {name: locate(ModelSettings(path=str(place))).directory for name, place in optimized.items()}

@@ -121,6 +121,7 @@ def blank_row(recipe: Recipe, run_id: str) -> Row:
         stages=" ".join(step.label for step in recipe.steps),
         format=recipe.output.format,
         evaluation=recipe.evaluation.extent,
+        data_part=recipe.data.part,
         device=recipe.environment.device,
         threads=recipe.environment.threads,
         processor=described(),

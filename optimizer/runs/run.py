@@ -21,8 +21,7 @@ from optimizer.model.checkpoint import Checkpoint
 from optimizer.model.locate import Original
 from optimizer.processes import interrupt, process
 from optimizer.recipe import Recipe
-from optimizer.rows import store
-from optimizer.rows.gates import missed_gates
+from optimizer.rows import store, verdict
 from optimizer.rows.row import Row
 from optimizer.runs import making, reuse
 from optimizer.runs.plan import Plan, named_row, unplanned_id
@@ -180,8 +179,7 @@ def _store(plan: Plan, out: Path, row: Row) -> Row:
 
 
 def _judged(plan: Plan, row: Row) -> Row:
-    missed = missed_gates(plan.recipe.gates.bounds(), row)
-    return replace(row, status="rejected" if missed else "ok", error=missed)
+    return verdict.judged(row, plan.recipe.gates)
 
 
 def _check_unchanged(source: Source, directory: Path) -> None:

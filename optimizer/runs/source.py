@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from optimizer.data.calibration import Calibration, share_out
-from optimizer.data.texts import DataSettings, Texts, check_labels, read
+from optimizer.data.calibration import Calibration, measured, share_out
+from optimizer.data.texts import DataSettings, Texts, check_labels
 from optimizer.errors import ModelError, OptimizerError
 from optimizer.model.checkpoint import Checkpoint, open_checkpoint
 from optimizer.model.directory import fingerprint, stamps
@@ -12,6 +12,8 @@ from optimizer.model.locate import ModelSettings, Original, locate
 
 class Source:
     """An original and its texts as they were when they were opened; `has_labels` of this model for each text.
+
+    There are `examples` texts to measure on, of which so many are `different`.
 
     To another process go paths, settings and fingerprints: there the headers are read again when first asked for, and
     refused if the original is not the same. `data` gives the texts again, to whoever measures; `calibration` those to
@@ -31,6 +33,8 @@ class Source:
         self.stamps = checkpoint.stamps
         self.data = texts.source
         self.data_fingerprint = texts.fingerprint
+        self.examples = len(texts.texts)
+        self.different = len(set(texts.texts))
         self.has_labels = check_labels(texts, checkpoint.config) is not None
         self.calibration = calibration
         self.dropped = dropped
@@ -84,7 +88,7 @@ def _open(model: ModelSettings, data: DataSettings, calibrated: bool) -> Source:
     original = locate(model)
     checkpoint = open_checkpoint(original.directory)
     if not calibrated:
-        return Source(original, checkpoint, read(data, is_demo=original.is_demo))
+        return Source(original, checkpoint, measured(data, is_demo=original.is_demo, calibrated=False))
     shared = share_out(data, is_demo=original.is_demo)
     others = shared.calibration
     calibration = Calibration(shared.measured.source, others.fingerprint, len(others.texts))

@@ -73,7 +73,8 @@ class Search(Settings):
     """Minimize or maximize one column of the row in `trials` runs, each key of `ranges` within its range or choices.
 
     `by` is how: tpe goes by what has been found, grid tries every combination, turns one range after the other, each of
-    its choices beside the best so far; these two all of them, unless `trials` is less.
+    its choices beside the best so far; these two all of them, unless `trials` is less. `holdout` is the share of the
+    texts that are kept aside to report on, never fewer than 500 nor more than half; 0: none are.
     """
 
     minimize: str | None = None
@@ -81,6 +82,7 @@ class Search(Settings):
     by: Literal["tpe", "grid", "turns"] = "tpe"
     trials: int = Field(default=20, ge=1)
     seed: int = Field(default=0, ge=0, lt=2**32)
+    holdout: float = Field(default=0.3, ge=0, le=0.5)
     ranges: dict[str, Range | list[Any]]
 
     @field_validator("ranges", mode="before")
