@@ -39,7 +39,7 @@ class DataSettings(Settings):
     labels, for what looks at the model's behaviour, `calibration_split` the split of it if it is a dataset; without it,
     that takes a part of these, on which nothing is then measured. `held_out` of the different texts that are measured
     on, chosen by their sha256, are kept apart: `part` says whether to measure on these, or on the others, which were
-    `searched`.
+    `searched`. With `keep_texts` a run's changed.jsonl holds texts, and not only their numbers.
     """
 
     path: str = "auto"
@@ -52,6 +52,7 @@ class DataSettings(Settings):
     calibration_split: str | None = None
     part: Literal["searched", "held_out"] | None = None
     held_out: int | None = Field(default=None, ge=1)
+    keep_texts: bool = False
 
     @model_validator(mode="after")
     def _both(self) -> Self:
@@ -78,8 +79,8 @@ class DataSettings(Settings):
 
     def values(self) -> dict[str, Any]:
         """The keys of a recipe file; those that came later only where they are set, so that no recipe changes."""
-        later = ("split", "config", "calibration_split", "part", "held_out")
-        return self.model_dump(exclude={name for name in later if getattr(self, name) is None})
+        later = ("split", "config", "calibration_split", "part", "held_out", "keep_texts")
+        return self.model_dump(exclude={name for name in later if getattr(self, name) in (None, False)})
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from optimizer.data.texts import Texts, check_labels
 from optimizer.data.tokens import TokenInputs
 from optimizer.errors import EvaluationError
 from optimizer.evaluation.cache import Recorder, recorded
+from optimizer.evaluation.changed import Changed, owners_of
 from optimizer.evaluation.inputs import Batch, Inputs, alike, batches
 from optimizer.evaluation.job import Job
 from optimizer.evaluation.models import Side
@@ -35,6 +36,7 @@ from optimizer.evaluation.tally import Answers, Figures, Tally
 from optimizer.evaluation.words import Words
 from optimizer.model.checkpoint import read_config
 from optimizer.model.task import Task
+from optimizer.rows.changes import write_changes
 
 _log = logging.getLogger(__name__)
 
@@ -51,6 +53,7 @@ def compare(job: Job, texts: Texts, original: Side, artifact: Side) -> Figures:
     path = job.cache / f"{_key(job, asked)}.safetensors"
     labels = None if asked.data == "random" else check_labels(texts, read_config(job.original))
     tally, words = Tally(decision(job.task, config)), Words(job.original, config)
+    changed = Changed(job.task, config, asked, keep_texts=job.data.keep_texts)
     examples, width = asked.examples(job.settings.examples), logits_per_token(job.task, config)
     plan = list(batches(examples, job.settings.batch_size, asked.pad_id, width))
     own_plan = _own_plan(job, plan, artifact.inputs) if artifact.inputs is not asked else plan
@@ -66,11 +69,14 @@ def compare(job: Job, texts: Texts, original: Side, artifact: Side) -> Figures:
         for whose, logits in (("original", answers.original), ("artifact", answers.artifact)):
             broken[whose] += _without_an_answer(batch, logits, answers.valid)
         tally.add(answers)
+        changed.add(batch, answers)
         if is_heard(job.task):
             tally.add_texts(*(words.of(prediction.decoder_ids) for prediction in (expected, found)))
     for whose, positions in broken.items():
         if positions:
             raise EvaluationError(_nan(whose, positions, len(examples), asked.data))
+    if job.changes:
+        write_changes(job.changes, changed.found())
     rows = counted(job.task)
     what = "inputs" if rows == "texts" and asked.data == "random" else rows
     figures: Figures = {"data": asked.data, "counted": what, **tally.figures()}
@@ -85,12 +91,8 @@ def _without_an_answer(batch: Batch, logits: Tensor, valid: Tensor | None) -> li
     rows = nan.flatten(1).any(1).cpu()
     if not rows.any():
         return []
-    mask = batch.inputs.get("attention_mask")
-    if len(rows) == len(batch.positions):
-        owners = torch.arange(len(rows))
-    elif mask is not None and len(rows) == int(mask.sum()):
-        owners = torch.arange(len(mask)).repeat_interleave(mask.sum(1).cpu())
-    else:  # generated tokens, of any text of the batch
+    owners = owners_of(batch, len(rows))
+    if owners is None:
         owners = torch.zeros(len(rows), dtype=torch.long)
     return [batch.positions[int(owner)] for owner in dict.fromkeys(owners[rows].tolist())]
 

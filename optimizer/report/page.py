@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from optimizer.errors import ArtifactError
 from optimizer.files import replacing
-from optimizer.report import columns, grid
+from optimizer.report import changed, columns, grid
 from optimizer.report.figures import printable
 from optimizer.report.markdown import markdown
 from optimizer.report.runs import Run, runs
@@ -60,6 +60,7 @@ def _page(found: Sequence[Run], drawn: Mapping[str, Any], said: Sequence[str]) -
         columns=columns.worth_showing(found),
         column=columns,
         grid=grid,
+        changed=changed,
         runs=found,
         kept=_kept,
         environments=_environments(found),

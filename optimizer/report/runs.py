@@ -8,8 +8,10 @@ from pathlib import Path
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
+from optimizer.report.changed import MOST
 from optimizer.report.differences import differences, settings
 from optimizer.report.figures import printable
+from optimizer.rows.changes import Changes, read_changes
 from optimizer.rows.front import front, quality
 from optimizer.rows.row import Row, is_slower, rank
 from optimizer.rows.store import run_directory
@@ -25,6 +27,7 @@ class Run:
 
     `number` is its place among them, from 0.
     `differs` holds the settings in which the runs of the same recipe on the same model differ, by dotted name.
+    `changes` are the first of the answers that are not its original's, None where none were kept.
     `on_front`: no other row of the same original and texts is both smaller and closer to it.
     """
 
@@ -33,6 +36,7 @@ class Run:
     recipe: str | None
     differs: Mapping[str, str]
     on_front: bool
+    changes: Changes | None = None
 
     @property
     def name(self) -> str:
@@ -91,7 +95,7 @@ def runs(rows: Iterable[Row], out: Path) -> list[Run]:
     known = [None if text is None else _settings(path) for path, text in zip(paths, texts, strict=True)]
     apart = differences([(row.recipe, row.model) for row in ordered], known)
     return [
-        Run(row, number, text, differs, id(row) in best)
+        Run(row, number, text, differs, id(row) in best, read_changes(run_directory(out, row.run_id), MOST))
         for number, (row, text, differs) in enumerate(zip(ordered, texts, apart, strict=True))
     ]
 

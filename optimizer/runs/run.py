@@ -21,7 +21,7 @@ from optimizer.model.checkpoint import Checkpoint
 from optimizer.model.locate import Original
 from optimizer.processes import interrupt, process
 from optimizer.recipe import Recipe
-from optimizer.rows import store, verdict
+from optimizer.rows import changes, store, verdict
 from optimizer.rows.row import Row
 from optimizer.runs import making, reuse
 from optimizer.runs.plan import Plan, named_row, unplanned_id
@@ -62,11 +62,11 @@ def run(plan: Plan, out: Path, *, force: bool = False, keep: Keep = "all") -> Ro
 def finished(plan: Plan, out: Path, keep: Keep, say: Callable[[str], None] = lambda _: None) -> Row | None:
     """The stored row of a run that need not be done again, None if there is none.
 
-    A run is finished when it did not fail and its artifact is what its manifest says, or was not to be kept; `say` is
-    told what is wrong with one that is not.
+    A run is finished when it did not fail and its artifact is what its manifest says, or was not to be kept, and has
+    the texts that are to be kept; `say` is told what is wrong with one that is not.
     """
     row = store.read_row(out, plan.run_id)
-    if row is None or row.status == "failed":
+    if row is None or row.status == "failed" or _lacks_texts(plan, out):
         return None
     if row.artifact is None:
         return None if keep == "all" else row
@@ -76,6 +76,13 @@ def finished(plan: Plan, out: Path, keep: Keep, say: Callable[[str], None] = lam
         say(f"{plan.run_id}: {error}")
         return None
     return row
+
+
+def _lacks_texts(plan: Plan, out: Path) -> bool:
+    """Whether a run was measured without `data.keep_texts`, and now has it."""
+    recipe = plan.recipe
+    wanted = recipe.data.keep_texts and recipe.evaluation.examples != 0
+    return wanted and not changes.has_texts(store.run_directory(out, plan.run_id))
 
 
 def state(plan: Plan, out: Path, keep: Keep) -> State:
@@ -163,7 +170,9 @@ def _measure(plan: Plan, out: Path, directory: Path) -> Figures:
         environment=plan.recipe.environment,
         cache=out / "originals",
         calibrated=plan.source.calibration is not None,
+        changes=directory,
     )
+    changes.forget(directory)
     return evaluate(job)
 
 

@@ -9,6 +9,7 @@ import pytest
 from optimizer.errors import RecipeError
 from optimizer.processes import interrupt, process
 from optimizer.recipe import parse
+from optimizer.rows.row import Row
 from optimizer.runs import run
 from optimizer.runs.plan import plan
 
@@ -74,3 +75,23 @@ def test_the_run_id_depends_on_what_decides_the_figures_and_on_nothing_else(tiny
     ]
     assert {plan(parse(recipe)).run_id for recipe in same} == {first}
     assert first not in {plan(parse(recipe)).run_id for recipe in others}
+
+
+def test_texts_asked_for_later_are_kept_of_the_same_run_measured_again(tiny_model, tmp_path: Path) -> None:
+    model = {"path": str(tiny_model("sequence-classification"))}
+    values = {"model": model, "stages": {"prune": {"amount": 0.8}}, "threads": 1, "evaluation": {"repetitions": 0}}
+
+    def changes_of(data: dict[str, object]) -> tuple[str, str, Row]:
+        at = plan(parse(values | {"data": {"path": "builtin"} | data}))
+        row = run.run(at, tmp_path)
+        return at.run_id, (tmp_path / "runs" / at.run_id / "changed.jsonl").read_text(), row
+
+    run_id, bare, first = changes_of({})
+    assert bare
+    assert '"text"' not in bare
+    assert changes_of({})[2].created_at == first.created_at
+    same, kept, second = changes_of({"keep_texts": True})
+    assert same == run_id
+    assert second.created_at != first.created_at
+    assert kept.count('"text"') == len(bare.splitlines())
+    assert changes_of({"keep_texts": True})[2].created_at == second.created_at
