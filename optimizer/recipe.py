@@ -199,7 +199,7 @@ def parse(values: Mapping[str, Any], *, installed: bool = True) -> Recipe:
         environment=build(Environment, _given(values, Environment), ""),
         allow_nonfinite=_patterns(values.get("allow_nonfinite")),
     )
-    _ = recipe.output.engine_settings
+    _ = recipe.output.engine_settings, recipe.gates.allowances
     if recipe.output.also_pt and not FORMATS[recipe.output.format].holds_weights:
         raise RecipeError(f"also_pt: the format {recipe.output.format} holds no weights by their names; remove it")
     if installed:

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from optimizer.errors import ArtifactError
-from optimizer.report import allowances, answers
-from optimizer.report.allowances import Allowance
+from optimizer.report import answers
 from optimizer.report.figures import figure
 from optimizer.report.markdown import plain, table
-from optimizer.report.pairs import pair
-from optimizer.report.sides import Result, find
+from optimizer.report.pairs import pair, recipe_of
+from optimizer.rows import allowances
+from optimizer.rows.allowances import Allowance
 from optimizer.rows.better import BETTER
+from optimizer.rows.found import Result, find
 from optimizer.rows.row import Row
 
 _NOISE = 0.05  # of what is timed once, or weighed by the system
@@ -50,8 +51,7 @@ def diff(first: str | Path, second: str | Path, allow: Iterable[str] | Mapping[s
     `allow` is how much worse the second may be, as `size_ratio=+0.01`, or by column: see `allowances.parse`. Raises
     ArtifactError where there are no results, or none that belong together, and RecipeError for what is no bound.
     """
-    words = [f"{key}={_signed(value)}" for key, value in allow.items()] if isinstance(allow, Mapping) else allow
-    allowed = allowances.parse(words)
+    allowed = allowances.parse(allowances.words(allow) if isinstance(allow, Mapping) else allow)
     pairs = pair(find(Path(first)), find(Path(second)))
     if not pairs.both:
         raise ArtifactError(f"{second}: has no run of a recipe that {first} has too; name a run's folder of each")
@@ -80,7 +80,7 @@ def _section(before: Result, after: Result, missed: Sequence[str]) -> str:
     parts += ["\n".join(f"- {note}" for note in notes)] if (notes := _notes(before.row, after.row)) else []
     if lines := _figures(before.row, after.row):
         parts.append(table(["figure", "before", "after", "change", ""], lines, numeric=(1, 2, 3)))
-    if lines := _settings(before.settings, after.settings):
+    if lines := _settings(recipe_of(before), recipe_of(after)):
         parts.append(table(["setting", "before", "after"], lines))
     if _same(before.row, after.row, ("original_fingerprint", *_SAME_TEXTS)):
         parts += answers.between(before.changes, after.changes)
@@ -174,7 +174,3 @@ def _same(before: Row, after: Row, columns: Sequence[str]) -> bool:
 
 def _name(result: Result) -> str:
     return result.row.run_id
-
-
-def _signed(value: str | float) -> str:
-    return value if isinstance(value, str) else f"{value:+.15g}"

@@ -124,8 +124,8 @@ def _environments(found: Sequence[Run]) -> dict[tuple[str, ...], int]:
 
 
 def _kept(run: Run) -> dict[str, str]:
-    """All that the row holds, by column, but for the grid, which has a table of its own."""
-    shown = (column for column in COLUMNS if column != "latency_grid")
+    """All that the row holds, by column, but for tables in themselves."""
+    shown = (column for column in COLUMNS if column not in ("latency_grid", "gates"))
     known = {column: value for column in shown if (value := getattr(run.row, column)) is not None}
     return {column: f"{value:.6g}" if isinstance(value, float) else printable(value) for column, value in known.items()}
 

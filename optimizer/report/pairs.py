@@ -1,10 +1,11 @@
 """Which result of one place is to be held against which of another."""
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import NamedTuple
 
-from optimizer.report.sides import Result
+from optimizer.report.differences import settings_of
+from optimizer.rows.found import RECIPE, Result
 
 
 class Pairs(NamedTuple):
@@ -34,6 +35,11 @@ def pair(first: Sequence[Result], second: Sequence[Result]) -> Pairs:
     return Pairs(both, left, right)
 
 
+def recipe_of(result: Result) -> Mapping[str, str]:
+    """The settings of a result's recipe by dotted name; none where there is no recipe that can be read."""
+    return (None if result.folder is None else settings_of(result.folder / RECIPE)) or {}
+
+
 def _unique(results: Sequence[Result], key: Callable[[Result], Hashable]) -> dict[Hashable, Result]:
     gathered: dict[Hashable, list[Result]] = defaultdict(list)
     for result in results:
@@ -42,7 +48,7 @@ def _unique(results: Sequence[Result], key: Callable[[Result], Hashable]) -> dic
 
 
 def _by_settings(result: Result) -> Hashable:
-    made = {name: text for name, text in result.settings.items() if name.startswith(("stages", "engine", "format"))}
+    made = {name: text for name, text in recipe_of(result).items() if name.startswith(("stages", "engine", "format"))}
     return _by_recipe(result), tuple(sorted(made.items())), result.row.pruning_amount, result.row.threshold
 
 

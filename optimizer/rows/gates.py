@@ -3,10 +3,12 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from optimizer.rows import allowances
+from optimizer.rows.allowances import Allowance
 from optimizer.rows.row import Row
 from optimizer.settings import Settings
 
@@ -44,7 +46,8 @@ _ON_EXAMPLES = Gate("at least", ("examples", "decision"))
 class Gates(Settings):
     """Bounds that a row must meet. Each field with a Gate is one, and that is all that the rest of the program knows.
 
-    With `beyond_chance` figures that have an interval are judged at its better end: see `optimizer.rows.verdict`.
+    With `beyond_chance` figures that have an interval are judged at its better end. `against` is where an earlier
+    result lies that a row must not be worse than, but for what `allow` says by column. See `optimizer.rows.verdict`.
     """
 
     agreement: Annotated[float | None, _ON_EXAMPLES] = Field(default=None, ge=0, le=1)
@@ -56,6 +59,19 @@ class Gates(Settings):
     )
 
     beyond_chance: bool = False
+    against: str | None = None
+    allow: dict[str, float | str] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _allowed(self) -> Self:
+        if self.allow and self.against is None:
+            raise ValueError("allow is how much worse than an earlier run; write against: DIR too")
+        return self
+
+    @property
+    def allowances(self) -> list[Allowance]:
+        """`allow`, parsed; RecipeError for what is no bound."""
+        return allowances.parse(allowances.words(self.allow), "gates.allow")
 
     def bounds(self) -> dict[str, float]:
         """The gates that are set, with their bounds."""
@@ -63,7 +79,8 @@ class Gates(Settings):
 
     def values(self) -> dict[str, Any]:
         """The keys of a recipe file; how they are judged only where that is set."""
-        return self.bounds() | ({"beyond_chance": True} if self.beyond_chance else {})
+        others = {"beyond_chance": self.beyond_chance, "against": self.against, "allow": self.allow}
+        return self.bounds() | {key: value for key, value in others.items() if value}
 
 
 GATES: dict[str, Gate] = {

@@ -188,7 +188,7 @@ def _store(plan: Plan, out: Path, row: Row) -> Row:
 
 
 def _judged(plan: Plan, row: Row) -> Row:
-    return verdict.judged(row, plan.recipe.gates)
+    return verdict.judged(row, plan.recipe.gates, plan.earlier)
 
 
 def _check_unchanged(source: Source, directory: Path) -> None:

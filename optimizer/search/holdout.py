@@ -37,6 +37,8 @@ def parts(recipe: Mapping[str, Any], goal: Search, out: Path) -> Parts:
     base = itself(recipe, goal)
     if base.data.part is not None:
         raise RecipeError("data.part: a search parts its texts itself; write ~data.part and ~data.held_out, or ~search")
+    if base.gates.against is not None:
+        raise RecipeError("gates.against: a search is held to no earlier run; write gates of its own in place of it")
     if not goal.holdout or base.evaluation.examples == 0:
         return Parts(recipe)
     (plan,) = plan_all([base], out)

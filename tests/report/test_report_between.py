@@ -9,12 +9,12 @@ from report_rows import failed, sized, store
 
 import optimizer
 from optimizer.errors import ArtifactError, RecipeError
-from optimizer.report.allowances import Allowance, parse
 from optimizer.report.between import diff
-from optimizer.report.pairs import pair
-from optimizer.report.sides import Result, find
+from optimizer.report.pairs import pair, recipe_of
 from optimizer.rows import store as files
+from optimizer.rows.allowances import Allowance, parse
 from optimizer.rows.changes import Change, write_changes
+from optimizer.rows.found import Result, find
 from optimizer.rows.parsed import rows_of
 from optimizer.rows.row import COLUMNS, Row
 from optimizer.rows.store import run_directory
@@ -170,7 +170,7 @@ def test_folders_csv_rows_runs_and_artifacts_give_the_same_rows(tmp_path: Path) 
         (found,) = find(place)
         assert found.row == row
         assert found.folder == folder
-        assert found.settings["stages.prune.amount"] == "0.2"
+        assert recipe_of(found)["stages.prune.amount"] == "0.2"
     elsewhere = tmp_path / "results.csv"
     shutil.copy(out / "results.csv", elsewhere)
     assert find(elsewhere) == [Result(row, None)]

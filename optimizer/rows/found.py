@@ -2,23 +2,20 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError  # type: ignore[import-untyped]
-
 from optimizer.errors import ArtifactError
 from optimizer.manifest import CARD, NAME, read_manifest
-from optimizer.report.differences import settings
 from optimizer.rows import changes, store
 from optimizer.rows.changes import Changes
 from optimizer.rows.parsed import rows_of, values
 from optimizer.rows.row import COLUMNS, Row
 from optimizer.yaml import load
 
-_RECIPE = "recipe.yaml"
+RECIPE = "recipe.yaml"
 _MEASURED = re.compile(r"^\| (\w+) \| (.*) \|$", re.MULTILINE)  # of a card
 
 
@@ -28,14 +25,6 @@ class Result:
 
     row: Row
     folder: Path | None
-
-    @property
-    def settings(self) -> Mapping[str, str]:
-        """The settings of its recipe by dotted name; none where there is no recipe that can be read."""
-        try:
-            return {} if self.folder is None else settings(load(self.folder / _RECIPE))
-        except (OSError, ValueError, AssertionError, YAMLError, OmegaConfBaseException):
-            return {}
 
     @property
     def changes(self) -> Changes | None:
@@ -102,8 +91,9 @@ def _of_artifact(directory: Path) -> Iterator[Result]:
     }
     row = Row.of(values(shown) | known | {"run_id": directory.name, "status": "ok"})
     if row is not None:
-        name = Result(row, directory).settings.get("name")
-        yield Result(row.with_figures({"recipe": name}), directory)
+        with suppress(Exception):  # whatever is wrong with it, the row is what counts
+            row = row.with_figures({"recipe": load(directory / RECIPE)["name"]})
+        yield Result(row, directory)
 
 
 def _existing(folder: Path) -> Path | None:

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from optimizer.errors import RecipeError, nearest
@@ -37,20 +37,26 @@ class Allowance:
         return f"{100 * self.change:+g}%" if self.is_share else f"{self.change:+g}"
 
 
-def parse(words: Iterable[str]) -> list[Allowance]:
-    """Allowances from COLUMN=+NUMBER, COLUMN=-NUMBER, each also with %; RecipeError for anything else."""
-    return [_parsed(word) for word in words]
+def parse(words: Iterable[str], where: str = "--allow") -> list[Allowance]:
+    """Allowances from COLUMN=+NUMBER, COLUMN=-NUMBER, each also with %; RecipeError, which says `where`, for others."""
+    return [_parsed(word, where) for word in words]
 
 
-def _parsed(word: str) -> Allowance:
+def words(allowed: Mapping[str, float | str]) -> list[str]:
+    """The same words from numbers, or texts, by column."""
+    texts = {key: value if isinstance(value, str) else f"{value:+.15g}" for key, value in allowed.items()}
+    return [f"{key}={text}" for key, text in texts.items()]
+
+
+def _parsed(word: str, where: str) -> Allowance:
     column, equals, text = word.partition("=")
     if not equals:
-        raise RecipeError(f"--allow: '{word}' is no bound; write size_ratio=+0.01")
+        raise RecipeError(f"{where}: '{word}' is no bound; write size_ratio=+0.01")
     if column not in BETTER:
-        raise RecipeError(f"--allow: unknown figure '{column}'; {nearest(column, BETTER)}")
+        raise RecipeError(f"{where}: unknown figure '{column}'; {nearest(column, BETTER)}")
     found = _BOUND.fullmatch(text)
     if found is None:
         sign = "+" if BETTER[column] == "less" else "-"
-        raise RecipeError(f"--allow: {column}: '{text}' is no change; write {column}={sign}0.01, or {column}={sign}5%")
+        raise RecipeError(f"{where}: {column}: '{text}' is no change; write {column}={sign}0.01, or {column}={sign}5%")
     number = float(found[1])
     return Allowance(column, number / 100 if found[2] else number, bool(found[2]))
