@@ -16,6 +16,12 @@ from optimizer.runs.run import Keep, failure
 from optimizer.settings import Settings
 
 
+class ReportSettings(Settings):
+    """What else is written of the runs: with `junit` junit.xml, for build servers."""
+
+    junit: bool = False
+
+
 class Options(Settings):
     """What is not a recipe's matter: where runs go, whether they are done again, what stays, whether only to plan."""
 
@@ -24,6 +30,7 @@ class Options(Settings):
     keep: Keep = "all"
     plan: bool = False
     debug: bool = False
+    report: ReportSettings = ReportSettings()
 
     @property
     def folder(self) -> Path:
@@ -41,11 +48,16 @@ def execute(configs: list[dict[str, Any]], options: Options, launcher: Launcher)
     if options.plan:
         return 0 if _show_plan(recipes, searches, options) else 1
     rows = sweep(recipes, options, launcher)
-    good = all(row.status == "ok" for row in rows)
+    results = list(rows)  # of a search what it has come to: that trials miss their gates is its way
     for config in searches:
         found = search(config, options, launcher)
-        good &= found[0].status == "ok"
+        results.append(found[0])
         rows += found
+    good = all(row.status == "ok" for row in results)
+    if options.report.junit:
+        from optimizer.report.junit import write_junit
+
+        write_junit(results, options.folder)
     return 0 if _show(rows, options.folder) and good else 1
 
 
