@@ -1,7 +1,7 @@
 """What one command does with its recipes once they are composed: plan, run or search, then show."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,14 @@ def execute(configs: list[dict[str, Any]], options: Options, launcher: Launcher)
     return 0 if _show(rows, options.folder) and good else 1
 
 
-def sweep(recipes: list[Recipe], options: Options, launcher: Launcher, *, settle: bool = True) -> list[Row]:
+def sweep(
+    recipes: list[Recipe],
+    options: Options,
+    launcher: Launcher,
+    *,
+    settle: bool = True,
+    say: Callable[[str], None] | None = None,
+) -> list[Row]:
     """Run every recipe and say on stderr how it goes, with `debug` tracebacks too; `settle` as for `sweeps.sweep`."""
     rows = sweeps.sweep(
         recipes,
@@ -70,7 +77,7 @@ def sweep(recipes: list[Recipe], options: Options, launcher: Launcher, *, settle
         keep=options.keep,
         settle=settle,
         launcher=launcher,
-        say=print_line,
+        say=say or print_line,
     )
     if options.debug:
         for row in rows:
@@ -86,9 +93,10 @@ def search(recipe: Mapping[str, Any], options: Options, launcher: Launcher) -> l
     out, keep = options.folder, options.keep
     tried: list[Recipe] = []
     seen: dict[str, Row] = {}
+    say = sweeps.once(print_line)  # what is said of every trial
 
     def run(recipes: list[Recipe]) -> list[Row]:
-        rows = sweep(recipes, options, launcher, settle=False)
+        rows = sweep(recipes, options, launcher, settle=False, say=say)
         tried.extend(recipes)
         seen.update({row.run_id: row for row in rows})
         sweeps.drop(seen, out, keep)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rich.table import Table
 
+from optimizer.evaluation.sample_size import would_show
 from optimizer.report.figures import figure, interval
 from optimizer.report.screen import Screen
 from optimizer.rows.row import Row, is_held_out, is_slower, rank
@@ -81,6 +82,8 @@ def _remarks(rows: list[Row]) -> list[str]:
         remarks.append(
             f"{whose} {few} {counted(wide)} are too few to pin the agreement down: the interval is {widest:.3f} wide."
         )
+    for row in rows:
+        remarks += [f"{row.run_id}: {line}." for line in would_show(row.gates or (), row.values())]
     return remarks + remarks_on_data(rows)
 
 

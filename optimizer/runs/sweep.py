@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 
 from optimizer.errors import ArtifactError, OptimizerError
+from optimizer.evaluation.predict import counted
+from optimizer.evaluation.sample_size import too_few
 from optimizer.launchers import Basic, Launcher
 from optimizer.processes import process
 from optimizer.recipe import Recipe
@@ -88,7 +90,7 @@ def _begun(
 ) -> dict[str, Row]:
     """The rows of all runs so far: `found` ones judged, those that cannot be planned stored as failed, others blank."""
     rows: dict[str, Row] = {}
-    say_once = _once(say)
+    say_once = once(say)
     for recipe, plan in zip(recipes, planned, strict=True):
         _warn(recipe, say_once)
         if isinstance(plan, OptimizerError):
@@ -195,7 +197,7 @@ def _make_good(rows: dict[str, Row], plans: dict[str, Plan], out: Path, keep: Ke
                 rows[row.run_id] = run_plan(plans[row.run_id], out)
 
 
-def _once(say: Say) -> Say:
+def once(say: Say) -> Say:
     """`say` for lines that it has not been given yet."""
     told: set[str] = set()
 
@@ -212,9 +214,18 @@ def _remark(plan: Plan, say: Say) -> None:
     alone = plan.recipe.remainder(plan.source.checkpoint.outline)
     dropped = plan.source.dropped
     overlap = f"{dropped} of the calibration texts are measured on too, and not calibrated on" if dropped else None
-    for remark in (*plan.recipe.left_out, overlap, alone.warning if alone else None):
+    remarks = *plan.recipe.left_out, overlap, alone.warning if alone else None, *_too_few(plan)
+    for remark in remarks:
         if remark is not None:
             say(f"{plan.recipe.name} on {plan.source.original.name}: {remark}")
+
+
+def _too_few(plan: Plan) -> list[str]:
+    """What its texts are too few for; where tokens are counted, nobody knows yet how many there are."""
+    asked, given = plan.recipe.evaluation.examples, plan.source.examples
+    if counted(plan.source.checkpoint.task) != "texts" or asked == 0:
+        return []
+    return too_few(plan.recipe.gates.bounds(), given if asked is None else min(asked, given))
 
 
 def _warn(recipe: Recipe, say: Say) -> None:
