@@ -14,6 +14,7 @@ from optimizer.runs import sweep as sweeps
 from optimizer.runs.outlook import look_ahead
 from optimizer.runs.run import Keep, failure
 from optimizer.settings import Settings
+from optimizer.tracking import tracker
 
 
 class ReportSettings(Settings):
@@ -31,6 +32,7 @@ class Options(Settings):
     plan: bool = False
     debug: bool = False
     report: ReportSettings = ReportSettings()
+    track: str | None = None
 
     @property
     def folder(self) -> Path:
@@ -78,6 +80,7 @@ def sweep(
         settle=settle,
         launcher=launcher,
         say=say or print_line,
+        track=tracker(options.track),
     )
     if options.debug:
         for row in rows:

@@ -82,6 +82,9 @@ def _remarks(rows: list[Row]) -> list[str]:
         remarks.append(
             f"{whose} {few} {counted(wide)} are too few to pin the agreement down: the interval is {widest:.3f} wide."
         )
+    if lost := [row for row in rows if (row.tracked or "").startswith("failed: ")]:
+        whose = lost[0].run_id if len(rows) == 1 else f"{len(lost)} of {len(rows)} runs"
+        remarks.append(f"{whose} could not be tracked: {(lost[0].tracked or '').removeprefix('failed: ')}")
     for row in rows:
         remarks += [f"{row.run_id}: {line}." for line in would_show(row.gates or (), row.values())]
     return remarks + remarks_on_data(rows)

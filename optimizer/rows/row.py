@@ -101,6 +101,7 @@ class Row:
     texts_blank: Count = _column("data")
     word_error_rate: Number = _column("quality")
     data_part: Text = _column("request")
+    tracked: Text = _column("run")
     gates: Cells = field(default=None, hash=False, metadata={"group": "run"})
     further: Mapping[str, Any] = field(default_factory=dict, hash=False)
 

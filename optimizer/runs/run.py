@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from optimizer.artifact.building import partial_name
 from optimizer.artifact.card import write_card
 from optimizer.data.calibration import Calibration
-from optimizer.errors import ArtifactError, ModelError, as_optimizer_error
+from optimizer.errors import ArtifactError, ModelError, as_optimizer_error, first_line
 from optimizer.evaluation.measure import Job, evaluate
 from optimizer.evaluation.tally import Figures
 from optimizer.manifest import read_manifest, verify
@@ -32,14 +32,18 @@ _TRACEBACK = "Traceback (most recent call last)"
 Keep = Literal["all", "front", "none"]
 """Which artifacts stay after a sweep: all, those that no other run beats in size and agreement, none."""
 
+Track = Callable[[Path, Row], str]
+"""Keeps a run that has been stored in `out` somewhere else too, and returns the address."""
+
 State = Literal["finished", "to measure", "to do", "to do again"]
 
 
-def run(plan: Plan, out: Path, *, force: bool = False, keep: Keep = "all") -> Row:
+def run(plan: Plan, out: Path, *, force: bool = False, keep: Keep = "all", track: Track | None = None) -> Row:
     """Make the artifact, measure it, judge it, and store the row; a finished run is only judged again.
 
     What computes does so in child processes: one that is killed makes a failed row, as whatever else goes wrong; only a
-    row that cannot be stored raises ArtifactError. Another process at the same run is waited for.
+    row that cannot be stored raises ArtifactError. Another process at the same run is waited for. A run that has been
+    made is given to `track`, which cannot fail it.
     """
     directory = store.run_directory(out, plan.run_id)
     with _only_one(directory):
@@ -56,7 +60,8 @@ def run(plan: Plan, out: Path, *, force: bool = False, keep: Keep = "all") -> Ro
         finally:
             shutil.rmtree(partial_name(directory / "artifact"), ignore_errors=True)
         interrupt.check()
-        return _store(plan, out, row)
+        row = _store(plan, out, row)
+        return _tracked(row, out, directory, track) if track else row
 
 
 def finished(plan: Plan, out: Path, keep: Keep, say: Callable[[str], None] = lambda _: None) -> Row | None:
@@ -174,6 +179,17 @@ def _measure(plan: Plan, out: Path, directory: Path) -> Figures:
     )
     changes.forget(directory)
     return evaluate(job)
+
+
+def _tracked(row: Row, out: Path, directory: Path, track: Track) -> Row:
+    """The row with its address elsewhere, or why it has none."""
+    try:
+        row = replace(row, tracked=track(out, row))
+    except Exception as error:  # of a network, a server, a library
+        row = replace(row, tracked=f"failed: {first_line(error)}")
+        _note(directory, error)
+    store.write_row(out, row)
+    return row
 
 
 def _store(plan: Plan, out: Path, row: Row) -> Row:

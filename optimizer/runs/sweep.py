@@ -20,7 +20,7 @@ from optimizer.rows.front import front
 from optimizer.rows.row import Row
 from optimizer.runs.outlook import check_keep, check_out
 from optimizer.runs.plan import Plan, failed_row, named_row, plan_all
-from optimizer.runs.run import Keep, drop_artifact, forget_failure, judge, stored
+from optimizer.runs.run import Keep, Track, drop_artifact, forget_failure, judge, stored
 from optimizer.runs.run import run as run_plan
 
 _NO_BARS = "TQDM_DISABLE"
@@ -36,6 +36,7 @@ def sweep(
     settle: bool = True,
     launcher: Launcher | None = None,
     say: Say = lambda _: None,
+    track: Track | None = None,
 ) -> list[Row]:
     """Run every recipe once and return the rows in the order given; `say` takes a line for the screen.
 
@@ -48,11 +49,18 @@ def sweep(
         return []
     launcher = launcher or Basic()
     with store.assembled(out) if settle else nullcontext(), _bars(launcher.workers == 1):
-        return _sweep(recipes, out, force, keep, settle, launcher, say)
+        return _sweep(recipes, out, force, keep, settle, launcher, say, track)
 
 
 def _sweep(
-    recipes: list[Recipe], out: Path, force: bool, keep: Keep, settle: bool, launcher: Launcher, say: Say
+    recipes: list[Recipe],
+    out: Path,
+    force: bool,
+    keep: Keep,
+    settle: bool,
+    launcher: Launcher,
+    say: Say,
+    track: Track | None,
 ) -> list[Row]:
     if any(recipe.evaluation.examples != 0 or recipe.evaluation.repetitions for recipe in recipes):
         process.warm_up()  # its imports take seconds, which planning can cover
@@ -66,7 +74,7 @@ def _sweep(
     store.follow(out)
     if settle:
         drop(rows, out, keep)
-    with closing(_spread(to_do, out, force, keep, launcher, say)) as finished:
+    with closing(_spread(to_do, out, force, keep, launcher, say, track)) as finished:
         for row in finished:
             rows[row.run_id] = row
             store.follow(out)
@@ -133,13 +141,13 @@ def drop(rows: dict[str, Row], out: Path, keep: Keep) -> None:
 
 
 def _spread(
-    plans: list[Plan], out: Path, force: bool, keep: Keep, launcher: Launcher, say: Say
+    plans: list[Plan], out: Path, force: bool, keep: Keep, launcher: Launcher, say: Say, track: Track | None
 ) -> Generator[Row, None, None]:
     """The rows of the runs as they finish."""
     if not plans:
         return
     started = datetime.now(UTC).isoformat(timespec="milliseconds")
-    run = partial(run_plan, out=out.resolve(), force=force, keep=keep)
+    run = partial(run_plan, out=out.resolve(), force=force, keep=keep, track=track)
     if launcher.one_by_one:
         _announce(plans, 0, say)
     with closing(launcher.launch(run, plans, out.resolve() / "launcher")) as outcomes:
