@@ -20,7 +20,8 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m optimizer.diff",
         description="What got larger, slower, less alike from A to B, and which texts are answered differently.",
-        epilog="The exit code is 0, 1 when B is worse than --allow says, 2 when the command is wrong.",
+        epilog="The exit code is 0, 1 when B is worse than --allow says, 2 when the command is wrong. "
+        "Explained in docs/diff.md of the project.",
     )
     where = "an out folder, a results.csv, a row.json, a run's folder or an artifact"
     parser.add_argument("first", metavar="A", help=where)
