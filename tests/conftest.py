@@ -56,9 +56,9 @@ def _save(task: Task, directory: Path, changes: dict[str, Any]) -> Path:
     torch.manual_seed(0)
     _model(task, changes).save_pretrained(directory)
     if task == "causal-lm":
-        _plain_tokenizer().save_pretrained(directory)
+        plain_tokenizer().save_pretrained(directory)
     elif task == "seq2seq-lm":
-        _plain_tokenizer(ending="</s>").save_pretrained(directory)
+        plain_tokenizer(ending="</s>").save_pretrained(directory)
     elif task not in ("image-classification", "zero-shot-image-classification", "speech-seq2seq"):
         _bert_tokenizer().save_pretrained(directory)
     return directory
@@ -134,7 +134,7 @@ def _bert_tokenizer() -> Any:
     )
 
 
-def _plain_tokenizer(ending: str | None = None) -> Any:
+def plain_tokenizer(ending: str | None = None) -> Any:
     """One token a word, no padding token; `ending` closes each text."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast

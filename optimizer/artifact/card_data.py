@@ -11,7 +11,7 @@ from optimizer.formats import FORMATS
 from optimizer.manifest import Manifest
 from optimizer.model.checkpoint import read_config
 from optimizer.model.task import Task, task_of
-from optimizer.rows.row import Row
+from optimizer.rows.row import FIGURES, Row
 
 ORIGINAL_CARD = "README.original.md"
 """The original's own card, in an artifact."""
@@ -30,20 +30,6 @@ _PIPELINES: dict[Task, str] = {
     "masked-lm": "fill-mask",
     "causal-lm": "text-generation",
     "encoder": "feature-extraction",
-}
-_RESULTS = {
-    "agreement": "Agreement with the original",
-    "agreement_low": "Agreement, lower end of its 95 % interval",
-    "agreement_high": "Agreement, upper end of its 95 % interval",
-    "accuracy": "Accuracy",
-    "original_accuracy": "Accuracy of the original",
-    "perplexity": "Perplexity",
-    "original_perplexity": "Perplexity of the original",
-    "cosine_similarity": "Cosine similarity to the original",
-    "kl_divergence": "Divergence from the original",
-    "size_ratio": "Size, as a share of the original",
-    "artifact_bytes": "Size in bytes",
-    "speedup": "Speed-up over the original",
 }
 
 
@@ -109,9 +95,9 @@ def _results(figures: Row, task: str) -> list[Any]:
             dataset_type=dataset,
             dataset_name=data,
             metric_type=column,
-            metric_name=name,
+            metric_name=figure.title,
             metric_value=values[column],
         )
-        for column, name in _RESULTS.items()
-        if values[column] is not None and math.isfinite(values[column])
+        for column, figure in FIGURES.items()
+        if figure.title and values[column] is not None and math.isfinite(values[column])
     ]

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from optimizer.data.parts import by_hash, part, selected
+from optimizer.data.parts import by_hash, part
 from optimizer.data.texts import DataSettings, Text, Texts, fingerprint, read
 from optimizer.errors import DataError
 
@@ -93,12 +93,13 @@ def split(texts: Texts) -> tuple[Texts, Texts]:
             "write data.calibration=FILE, with texts that need no labels"
         )
     chosen = set(by_hash(texts.texts)[:count])
-    left = selected(texts, [index for index, text in enumerate(texts.texts) if text not in chosen])
-    return left, _unlabelled(chosen, texts)
+    asked = [index for index, text in enumerate(texts.texts) if text not in chosen]
+    return texts.at(asked), _unlabelled(chosen, texts)
 
 
 def _unlabelled(texts: Iterable[Text], of: Texts) -> Texts:
     once = tuple(by_hash(texts)[:MOST])
     if not once:
         raise DataError(f"data.calibration: {of.name} holds no text that is not measured on; give others")
-    return replace(of, texts=once, labels=None, numbers=(), fingerprint=fingerprint(once, None))
+    digest = fingerprint(once, None)
+    return replace(of, texts=once, labels=None, numbers=(), tokens=None, groups=None, fingerprint=digest)

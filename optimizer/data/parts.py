@@ -1,10 +1,9 @@
 """Parts of texts, chosen by their sha256: they depend on no order and no seed, and equal texts stay together."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable
 
-from optimizer.data.texts import DataSettings, Text, Texts, fingerprint
+from optimizer.data.texts import DataSettings, Text, Texts
 from optimizer.errors import DataError
 
 FEWEST_HELD_OUT = 500
@@ -14,14 +13,6 @@ FEWEST_HELD_OUT = 500
 def by_hash(texts: Iterable[Text]) -> list[Text]:
     """Each of the texts once, in the order of their sha256."""
     return sorted(set(texts), key=lambda text: hashlib.sha256(repr(text).encode()).hexdigest())
-
-
-def selected(texts: Texts, indices: Sequence[int]) -> Texts:
-    """The texts at these places, with their labels and their numbers."""
-    kept = tuple(texts.texts[index] for index in indices)
-    labels = None if texts.labels is None else tuple(texts.labels[index] for index in indices)
-    numbers = tuple(texts.number(index) for index in indices)
-    return replace(texts, texts=kept, labels=labels, numbers=numbers, fingerprint=fingerprint(kept, labels))
 
 
 def held_out_count(texts: int, share: float) -> int | None:
@@ -46,4 +37,4 @@ def part(texts: Texts, settings: DataSettings) -> Texts:
         )
     held_out = set(ordered[-settings.held_out :])
     wanted = settings.part == "held_out"
-    return selected(texts, [index for index, text in enumerate(texts.texts) if (text in held_out) == wanted])
+    return texts.at([index for index, text in enumerate(texts.texts) if (text in held_out) == wanted])

@@ -2,9 +2,10 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
@@ -18,7 +19,10 @@ from optimizer.errors import DataError
 from optimizer.settings import Settings, nearest
 
 Text = str | tuple[str, str]
-Label = str | int
+Label = str | int | float | tuple[str | int, ...]
+"""One label, a score, or several labels: of a text with a set of them, or of each word."""
+
+Pooling = Literal["mean", "cls"]
 
 _MISSING = (None, "")
 _AUTO = "auto"
@@ -40,6 +44,9 @@ class DataSettings(Settings):
     that takes a part of these, on which nothing is then measured. `held_out` of the different texts that are measured
     on, chosen by their sha256, are kept apart: `part` says whether to measure on these, or on the others, which were
     `searched`. With `keep_texts` a run's changed.jsonl holds texts, and not only their numbers.
+    `tokens` names a column of lists of words in place of `text`, for models that label each word; `group` one that says
+    which texts belong together, as the answers to one question do. `pooling` is how an encoder that does not say it
+    makes one vector of a text's tokens: their mean, which is the default, or the first one.
     """
 
     path: str = "auto"
@@ -53,6 +60,9 @@ class DataSettings(Settings):
     part: Literal["searched", "held_out"] | None = None
     held_out: int | None = Field(default=None, ge=1)
     keep_texts: bool = False
+    tokens: str | None = None
+    group: str | None = None
+    pooling: Pooling | None = None
 
     @model_validator(mode="after")
     def _both(self) -> Self:
@@ -74,12 +84,12 @@ class DataSettings(Settings):
         assert self.calibration is not None
         config = self.config if _dataset(self.calibration) else None
         changed = {"path": self.calibration, "config": config, "split": self.calibration_split}
-        none: dict[str, Any] = {"calibration": None, "calibration_split": None, "limit": None}
+        none: dict[str, Any] = {"calibration": None, "calibration_split": None, "limit": None, "group": None}
         return self.model_copy(update={**changed, **none, "label": ""})
 
     def values(self) -> dict[str, Any]:
         """The keys of a recipe file; those that came later only where they are set, so that no recipe changes."""
-        later = ("split", "config", "calibration_split", "part", "held_out", "keep_texts")
+        later = ("split", "config", "calibration_split", "part", "held_out", "keep_texts", "tokens", "group", "pooling")
         return self.model_dump(exclude={name for name in later if getattr(self, name) in (None, False)})
 
 
@@ -89,8 +99,9 @@ class Texts:
 
     `name` is the row's `data`: demo, builtin, the file's name, or a dataset's with its split. `fingerprint` is the
     sha256 of texts and labels in hexadecimal, whatever file they come from. `source` gives the same texts again, from
-    any working directory. `classes` are the labels that a dataset numbers, in that order; `numbers` those of the texts
-    where these are a part of what was read: see `number`.
+    any working directory. `classes` are the labels that a dataset numbers, in that order. `tokens` are the words of
+    each text where the data gives them, `groups` says which texts belong together, where it does. `numbers` are those
+    of the texts where these are a part of what was read: see `number`.
     """
 
     texts: tuple[Text, ...]
@@ -99,11 +110,26 @@ class Texts:
     fingerprint: str
     source: DataSettings
     classes: tuple[Label, ...] = ()
+    tokens: tuple[tuple[str, ...], ...] | None = None
+    groups: tuple[str | int, ...] | None = None
     numbers: tuple[int, ...] = ()
 
     def number(self, index: int) -> int:
         """Which of the texts that `source` names, from 0, is the one at `index` here."""
         return self.numbers[index] if self.numbers else index
+
+    def at(self, places: Sequence[int]) -> "Texts":
+        """Those at these places, in this order, with their numbers."""
+
+        def chosen(values: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
+            return None if values is None else tuple(values[place] for place in places)
+
+        texts, labels = tuple(self.texts[place] for place in places), chosen(self.labels)
+        tokens, groups = chosen(self.tokens), chosen(self.groups)
+        numbers, digest = tuple(map(self.number, places)), fingerprint(texts, labels, tokens, groups)
+        return replace(
+            self, texts=texts, labels=labels, tokens=tokens, groups=groups, numbers=numbers, fingerprint=digest
+        )
 
 
 def read(settings: DataSettings, *, is_demo: bool, key: str = "data.path") -> Texts:
@@ -115,17 +141,26 @@ def read(settings: DataSettings, *, is_demo: bool, key: str = "data.path") -> Te
     rows = list(islice(found.rows, settings.limit))
     if not rows:
         raise DataError(f"{found.place}: holds no texts")
-    texts = tuple(_text(row, settings.text) for row in rows)
+    tokens = None if settings.tokens is None else tuple(_words(row, settings.tokens) for row in rows)
+    texts = tuple(map(" ".join, tokens)) if tokens else tuple(_text(row, settings.text) for row in rows)
+    groups = None if settings.group is None else tuple(_group(row, settings.group) for row in rows)
     labels = _labels(rows, settings.label, found.place)
     calibration = None if settings.calibration is None else _lasting(settings.calibration)
     source = settings.model_copy(update={"path": _lasting(found.path), "calibration": calibration})
     classes = found.classes.get(settings.label, ())
-    return Texts(texts, labels, found.name, fingerprint(texts, labels), source, classes)
+    digest = fingerprint(texts, labels, tokens, groups)
+    return Texts(texts, labels, found.name, digest, source, classes, tokens, groups)
 
 
-def fingerprint(texts: Sequence[Text], labels: Sequence[Label] | None) -> str:
-    """The sha256 of texts and labels in hexadecimal."""
-    return hashlib.sha256(json.dumps([texts, labels]).encode()).hexdigest()
+def fingerprint(
+    texts: Sequence[Text],
+    labels: Sequence[Label] | None,
+    tokens: Sequence[Sequence[str]] | None = None,
+    groups: Sequence[str | int] | None = None,
+) -> str:
+    """The sha256 of texts and labels in hexadecimal, and of their words and groups where there are any."""
+    more = [] if tokens is None and groups is None else [tokens, groups]
+    return hashlib.sha256(json.dumps([texts, labels, *more]).encode()).hexdigest()
 
 
 class _Found(NamedTuple):
@@ -199,14 +234,32 @@ def _text(row: Row, column: str | list[str]) -> Text:
     return _field(row, column)
 
 
-def _field(row: Row, column: str) -> str:
+def _value(row: Row, column: str, setting: str) -> Any:
     if column not in row.values:
         columns = ", ".join(map(str, row.values)) or "none"
         raise DataError(
-            f"{row.where}: has no column '{column}' (columns: {columns}); write data.text=COLUMN; "
+            f"{row.where}: has no column '{column}' (columns: {columns}); write data.{setting}=COLUMN; "
             f"{nearest(column, map(str, row.values))}"
         )
-    text = row.values[column]
+    return row.values[column]
+
+
+def _words(row: Row, column: str) -> tuple[str, ...]:
+    words = _value(row, column, "tokens")
+    if not isinstance(words, list) or not words or not all(isinstance(word, str) for word in words):
+        raise DataError(f"{row.where}: '{column}' holds {_brief(words)} where a list of words is expected")
+    return tuple(words)
+
+
+def _group(row: Row, column: str) -> str | int:
+    group = _value(row, column, "group")
+    if isinstance(group, bool) or not isinstance(group, str | int):
+        raise DataError(f"{row.where}: '{column}' holds {_brief(group)} where a word or a whole number is expected")
+    return group
+
+
+def _field(row: Row, column: str) -> str:
+    text = _value(row, column, "text")
     if not isinstance(text, str):
         raise DataError(f"{row.where}: '{column}' holds {_brief(text)} where a text is expected")
     return text
@@ -229,13 +282,21 @@ def _labels(rows: list[Row], column: str, path: str) -> tuple[Label, ...] | None
             raise DataError(
                 f"{row.where}: has no '{column}' while other rows have one; fill it in, or write data.label=''"
             )
-        if isinstance(label, bool) or not isinstance(label, str | int):
+        if isinstance(label, Mapping) and isinstance(label.get("text"), list):
+            label = label["text"]  # the answers of SQuAD, with their places
+        several = tuple(label) if isinstance(label, list) else (label,)
+        numbers = isinstance(label, list) and any(isinstance(each, float) for each in label)
+        if numbers or not all(map(_is_label, several)):
             raise DataError(
-                f"{row.where}: '{column}' holds {_brief(label)} where a word or a whole number is expected; "
-                "write data.label=COLUMN, or data.label='' to go without"
+                f"{row.where}: '{column}' holds {_brief(label)} where a word, a number or a list of labels is "
+                "expected; write data.label=COLUMN, or data.label='' to go without"
             )
-        checked.append(label)
+        checked.append(several if isinstance(label, list) else label)
     return tuple(checked)
+
+
+def _is_label(value: Any) -> bool:
+    return isinstance(value, str | int | float) and not isinstance(value, bool) and not _is_nan(value)
 
 
 def _brief(value: object) -> str:
@@ -243,49 +304,5 @@ def _brief(value: object) -> str:
     return text if len(text) <= 40 else f"{text[:39]}…"
 
 
-def check_labels(texts: Texts, config: Mapping[str, Any]) -> tuple[int, ...] | None:
-    """The labels as ids of the classes in a config.json's values, None unless the model gives each text one label.
-
-    A label is matched by its name first, then as a number within range. Those of a dataset whose classes the model
-    calls otherwise count as the numbers that they have there. Raises DataError for unknown ones.
-    """
-    from optimizer.model.task import task_of
-
-    ids, classes = _class_ids(config)
-    several = config.get("problem_type") in ("multi_label_classification", "regression")
-    if texts.labels is None or several or classes < 2 or task_of(config) != "sequence-classification":
-        return None
-    found = {label: _class_id(label, ids, classes) for label in dict.fromkeys(texts.labels)}
-    if None in found.values() and classes == len(texts.classes):
-        found = {label: texts.classes.index(label) for label in found}
-    unknown = [str(label) for label, index in found.items() if index is None]
-    if unknown:
-        raise DataError(
-            f"{texts.name}: the model does not know {_first(unknown)}; "
-            f"it knows {_first(list(ids))}; write data.label=COLUMN, or data.label='' to go without"
-        )
-    return tuple(index for label in texts.labels if (index := found[label]) is not None)
-
-
-def _class_ids(config: Mapping[str, Any]) -> tuple[dict[str, int], int]:
-    """Class ids by name, and how many classes there are as transformers counts them: two unless config.json says."""
-    named = config.get("id2label") or {}
-    classes = len(named) or int(config.get("num_labels", 2))
-    ids = {str(name): int(index) for index, name in named.items()}
-    ids |= {str(name): int(index) for name, index in (config.get("label2id") or {}).items()}
-    return ids or {f"LABEL_{index}": index for index in range(classes)}, classes
-
-
-def _class_id(label: Label, ids: Mapping[str, int], classes: int) -> int | None:
-    name = str(label)
-    if name in ids:
-        return ids[name]
-    if name.isdecimal() and int(name) < classes:
-        return int(name)
-    return None
-
-
-def _first(names: list[str]) -> str:
-    """The first three names, and how many more there are."""
-    shown = ", ".join(f"'{name}'" for name in names[:3])
-    return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)

@@ -1,13 +1,19 @@
 """What goes into a graph and what comes out of it, by transformers' names and in a fixed order."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from optimizer.errors import first_line
+
 OUTPUTS = ("logits", "start_logits", "end_logits", "last_hidden_state", "pooler_output")
 """The names that a graph's outputs may have, in the order in which they come."""
+
+_PLACES = re.compile(r"(Check '[^']*' failed at \S+:|Exception from \S+:|FrontEnd API failed with \w+:)\s*")
+_DETAILS = " Failed operations detailed log"  # of all that the one that OpenVINO does not know leads to
 
 
 class Flat(nn.Module):
@@ -36,3 +42,10 @@ def flat(model: nn.Module, example_inputs: Mapping[str, Tensor]) -> Flat:
         answer: Any = model(**example_inputs)
         outputs = [name for name in OUTPUTS if isinstance(getattr(answer, name, None), Tensor)]
     return Flat(model, tuple(example_inputs), tuple(outputs)).eval()
+
+
+def cannot_convert(engine: str, model: nn.Module, error: Exception) -> str:
+    """The line for a model that an engine's exporter does not follow, without its places in the exporter's source."""
+    kind = type(getattr(model, "model", model)).__name__
+    reason = _PLACES.sub("", first_line(error)).partition(_DETAILS)[0].rstrip(". ")
+    return f"{engine}: cannot convert {kind}: {reason}; write recipe=compact"

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from optimizer.engines.graph_inputs import Flat, flat
+from optimizer.engines.graph_inputs import Flat, cannot_convert, flat
 from optimizer.engines.packages import nncf as nncf_package
 from optimizer.engines.packages import quiet
-from optimizer.errors import ArtifactError, RecipeError, first_line
+from optimizer.errors import ArtifactError, RecipeError
 from optimizer.processes.processor import saturates
 
 Precision = Literal["float32", "int8", "int8_dynamic"]
@@ -55,7 +55,7 @@ def convert(model: nn.Module, example_inputs: Mapping[str, Tensor], path: Path) 
                 dynamo=False,
             )
     except Exception as error:  # whatever the exporter meets
-        raise ArtifactError(f"onnx: cannot convert {type(model).__name__}: {first_line(error)}") from None
+        raise ArtifactError(cannot_convert("onnx", model, error)) from None
 
 
 def quantize(

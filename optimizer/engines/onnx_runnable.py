@@ -9,7 +9,7 @@ from typing import Any
 from optimizer.engines.runnable import Array, Arrays, Runnable
 from optimizer.errors import ArtifactError, first_line
 
-_QUIET = 3  # errors alone
+_QUIET = 4  # what fails is raised, and is not to be printed as well
 
 
 class OnnxRunnable(Runnable):

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from optimizer.engines.graph_inputs import flat
+from optimizer.engines.graph_inputs import cannot_convert, flat
 from optimizer.engines.packages import nncf, openvino, quiet
-from optimizer.errors import ArtifactError, RecipeError, first_line
+from optimizer.errors import ArtifactError, RecipeError
 from optimizer.processes.processor import saturates
 
 Precision = Literal["float32", "bfloat16", "int8", "int8_weights", "int4_weights"]
@@ -42,7 +42,7 @@ def convert(model: nn.Module, example_inputs: Mapping[str, Tensor]) -> Any:
         with quiet(), torch.no_grad():
             graph = ov.convert_model(wrapped, example_input=tuple(example_inputs.values()), input=shapes)
     except Exception as error:  # whatever the frontend meets
-        raise ArtifactError(f"openvino: cannot convert {type(model).__name__}: {first_line(error)}") from None
+        raise ArtifactError(cannot_convert("openvino", model, error)) from None
     for port, name in zip(graph.inputs, wrapped.inputs, strict=True):
         port.get_tensor().set_names({name})
         port.get_node().set_friendly_name(name)

@@ -8,11 +8,14 @@ import torch
 from torch import nn
 
 from optimizer.engines import deberta, first_token, modernbert, unread
+from optimizer.engines.runnable import Runnable
 from optimizer.errors import first_line
 from optimizer.model.examples import input_names
 from optimizer.model.task import Task
+from optimizer.model.tokenizer import positions
 
 Reduction = Callable[[nn.Module], nn.Module]
+Inputs = dict[str, torch.Tensor]
 
 FIRST_TOKEN = "the last layer for the first token alone"
 POSITIONS = "relative positions folded into constants"
@@ -128,7 +131,7 @@ def _verified(
     """A module that answers as `plain` does; None, and the reason in the log, if it cannot be made or does not."""
     try:
         reduced = make()
-        difference = _difference(plain, reduced)
+        difference = _difference(plain, partial(_values, reduced))
     except Exception as error:
         # Whatever a rewritten forward trips over, this version of the family is not the one it was written for.
         log(f"less work: {name}: left out, {type(error).__name__}: {first_line(error)}")
@@ -140,35 +143,48 @@ def _verified(
     return None
 
 
+def unlike(module: Exported, graph: Runnable) -> float:
+    """The largest difference between what a module and its graph answer, as a share of the largest answer."""
+    return _difference(module, lambda inputs: [graph(**inputs)[name] for name in module.outputs])
+
+
 @torch.no_grad()
-def _difference(plain: Exported, reduced: Exported) -> float:
-    """The largest difference between the outputs of two modules, as a share of the largest output of the first."""
-    largest = 0.0
+def _difference(plain: Exported, other: Callable[[Inputs], Sequence[torch.Tensor]]) -> float:
+    """The largest difference between a module's outputs and others, as a share of the largest of its own.
+
+    Both are the largest over all shapes: a single answer that happens to be near zero is no measure.
+    """
+    sizes, differences = torch.zeros(len(plain.outputs)), torch.zeros(len(plain.outputs))
     for texts, tokens in _SHAPES:
         inputs = _inputs(plain, texts, tokens)
-        for one, other in zip(_outputs(plain, inputs), _outputs(reduced, inputs), strict=True):
-            if one.shape != other.shape:
-                raise ValueError(f"outputs of {list(other.shape)} instead of {list(one.shape)}")
-            # not (a <= b), so that a NaN is a difference
-            share = ((one - other).abs().max() / one.abs().max().clamp_min(torch.finfo(one.dtype).tiny)).item()
-            largest = share if not share <= largest else largest
-    return largest
+        pairs = zip(_said(plain, inputs, _values(plain, inputs)), _said(plain, inputs, other(inputs)), strict=True)
+        for place, (one, another) in enumerate(pairs):
+            if one.shape != another.shape:
+                raise ValueError(f"outputs of {list(another.shape)} instead of {list(one.shape)}")
+            sizes[place] = torch.maximum(sizes[place], one.abs().max())  # of a NaN and a number it is the NaN
+            differences[place] = torch.maximum(differences[place], (one - another).abs().max())
+    return (differences / sizes.clamp_min(torch.finfo(sizes.dtype).tiny)).max().item()
 
 
-def _outputs(module: Exported, inputs: dict[str, torch.Tensor]) -> list[torch.Tensor]:
+def _values(module: Exported, inputs: Inputs) -> Sequence[torch.Tensor]:
     values = module(**inputs)
-    named = zip(module.outputs, values if isinstance(values, tuple) else (values,), strict=True)
-    # What is said of a padded token is nobody's answer.
+    return values if isinstance(values, tuple) else (values,)
+
+
+def _said(module: Exported, inputs: Inputs, values: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Outputs without those of padding, which are nobody's answer."""
     said = inputs["attention_mask"].bool()
-    return [value[said] if value.dim() == 3 or name.startswith(("start", "end")) else value for name, value in named]
+    return [
+        value[said] if value.dim() == 3 or name.startswith(("start", "end")) else value
+        for name, value in zip(module.outputs, values, strict=True)
+    ]
 
 
-def _inputs(module: Exported, texts: int, tokens: int) -> dict[str, torch.Tensor]:
+def _inputs(module: Exported, texts: int, tokens: int) -> Inputs:
     """Random texts, each but the first shorter than the one before and padded."""
     config = module.model.config
     padding = getattr(config, "pad_token_id", None) or 0
-    # Some families count positions from the padding's id on.
-    tokens = min(tokens, getattr(config, "max_position_embeddings", tokens) - padding - 1)
+    tokens = min(tokens, positions(module.model) or tokens)
     draw = torch.Generator().manual_seed(0)
     mask = (torch.arange(tokens) < (tokens - torch.arange(texts) * tokens // (texts + 1))[:, None]).long()
     ids = torch.randint(config.vocab_size, (texts, tokens), generator=draw).masked_fill(mask == 0, padding)

@@ -20,8 +20,8 @@ IGNORED = -100
 """The target of a row that has none, as in torch.nn.functional.cross_entropy."""
 
 
-def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval for a proportion (Wilson, JASA 22, 1927); needs at least one trial."""
+def wilson(successes: float, trials: float, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval for a proportion (Wilson, JASA 22, 1927); of no trial there is none."""
     assert 0 <= successes <= trials
     assert trials > 0
     z = NormalDist().inv_cdf((1 + confidence) / 2)
@@ -29,6 +29,21 @@ def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float
     centre = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)
     half = z / (1 + z**2 / trials) * math.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
     return (centre - half if successes else 0.0), (centre + half if successes < trials else 1.0)
+
+
+def wilson_by_text(successes: Tensor, trials: Tensor) -> tuple[float, float]:
+    """The same for a proportion over all `trials` `[texts]`, where those of one text are not independent.
+
+    There are as many trials as independent ones would make the proportion vary as much as it does from text to text
+    (Korn and Graubard, Survey Methodology 24, 1998), at most all; where it does not vary at all, as many as texts.
+    """
+    count, texts = float(trials.sum()), len(trials)
+    share = float(successes.sum()) / count
+    if share in (0, 1) or texts < 2:
+        return wilson(share * texts, texts)
+    variance = texts / (texts - 1) * float(((successes - share * trials) ** 2).sum()) / count**2
+    effective = min(count, share * (1 - share) / variance) if variance else count
+    return wilson(share * effective, effective)
 
 
 def agrees(original: Tensor, artifact: Tensor, decision: Decision, valid: Tensor | None = None) -> Tensor:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,13 +13,15 @@ from filelock import FileLock
 from torch import Tensor
 from tqdm import tqdm
 
-from optimizer.data.texts import Texts, check_labels
-from optimizer.data.tokens import TokenInputs
+from optimizer.data.labels import Gold, class_names, gold
+from optimizer.data.texts import Texts
+from optimizer.data.tokens import Example, TokenInputs
 from optimizer.errors import EvaluationError
 from optimizer.evaluation.cache import Recorder, recorded
-from optimizer.evaluation.changed import Changed, owners_of
+from optimizer.evaluation.changed import Changed
 from optimizer.evaluation.inputs import Batch, Inputs, alike, batches
 from optimizer.evaluation.job import Job
+from optimizer.evaluation.kept import About, Kept
 from optimizer.evaluation.models import Side
 from optimizer.evaluation.predict import (
     Prediction,
@@ -29,7 +31,6 @@ from optimizer.evaluation.predict import (
     is_heard,
     logits_per_token,
     next_tokens,
-    predict,
     valid,
 )
 from optimizer.evaluation.tally import Answers, Figures, Tally
@@ -51,11 +52,12 @@ def compare(job: Job, texts: Texts, original: Side, artifact: Side) -> Figures:
     asked = original.inputs
     config = transformers.AutoConfig.from_pretrained(job.original, trust_remote_code=False)
     path = job.cache / f"{_key(job, asked)}.safetensors"
-    labels = None if asked.data == "random" else check_labels(texts, read_config(job.original))
-    tally, words = Tally(decision(job.task, config)), Words(job.original, config)
-    changed = Changed(job.task, config, asked, keep_texts=job.data.keep_texts)
     examples, width = asked.examples(job.settings.examples), logits_per_token(job.task, config)
     plan = list(batches(examples, job.settings.batch_size, asked.pad_id, width))
+    about = _about(job, texts, asked, examples)
+    decides, words = decision(job.task, config), Words(job.original, config)
+    tally, kept = Tally(decides), Kept(decides, about)
+    changed = Changed(job.task, config, asked, keep_texts=job.data.keep_texts, starts=about.starts)
     own_plan = _own_plan(job, plan, artifact.inputs) if artifact.inputs is not asked else plan
     with _asking(path):
         known = recorded(path) or _record(original, plan, path)
@@ -63,13 +65,16 @@ def compare(job: Job, texts: Texts, original: Side, artifact: Side) -> Figures:
     pairs = zip(plan, own_plan, strict=True)
     bar = tqdm(pairs, desc="agreement", unit="batch", total=len(plan), leave=False, disable=None)
     for index, (batch, own) in enumerate(bar):
-        expected = known.read(index) if known else predict(job.task, original.model, batch.inputs)
-        found = predict(job.task, artifact.model, own.inputs, expected.decoder_ids)
-        answers = _answers(job.task, batch, expected, found, labels)
+        expected = known.read(index) if known else original.ask(batch.inputs)
+        found = artifact.ask(own.inputs, expected.decoder_ids)
+        answers = _answers(job.task, batch, expected, found, about.gold.classes)
         for whose, logits in (("original", answers.original), ("artifact", answers.artifact)):
             broken[whose] += _without_an_answer(batch, logits, answers.valid)
+        if about.starts is not None:
+            answers = answers.at(torch.cat([about.starts[position] for position in batch.positions]) >= 0)
         tally.add(answers)
         changed.add(batch, answers)
+        kept.add(batch.positions, answers)
         if is_heard(job.task):
             tally.add_texts(*(words.of(prediction.decoder_ids) for prediction in (expected, found)))
     for whose, positions in broken.items():
@@ -77,12 +82,31 @@ def compare(job: Job, texts: Texts, original: Side, artifact: Side) -> Figures:
             raise EvaluationError(_nan(whose, positions, len(examples), asked.data))
     if job.changes:
         write_changes(job.changes, changed.found())
-    rows = counted(job.task)
+    rows = counted(job.task) if about.starts is None else "words"
     what = "inputs" if rows == "texts" and asked.data == "random" else rows
-    figures: Figures = {"data": asked.data, "counted": what, **tally.figures()}
+    figures: Figures = {"data": asked.data, "counted": what, **tally.figures(), **kept.figures()}
     if isinstance(asked, TokenInputs):
         figures |= {"texts_cut": asked.cut(examples), "texts_blank": asked.blank(job.settings.examples, examples)}
     return figures
+
+
+def _about(job: Job, texts: Texts, asked: Inputs, examples: Mapping[int, Example]) -> About:
+    """What is known of the examples; of random ones nothing."""
+    if not isinstance(asked, TokenInputs):
+        return About()
+    config = read_config(job.original)
+    return About(
+        gold=gold(texts, config) or Gold(),
+        groups=texts.groups,
+        readings={place: tuple(example["input_ids"].tolist()) for place, example in examples.items()}
+        if job.task == "encoder"
+        else {},
+        apart=asked.is_apart,
+        starts=asked.word_starts(list(examples)) if job.task == "token-classification" else None,
+        names=class_names(config),
+        spans=asked.spans(list(examples)) if job.task == "question-answering" else {},
+        contexts={place: text[1] for place, text in enumerate(texts.texts) if not isinstance(text, str)},
+    )
 
 
 def _without_an_answer(batch: Batch, logits: Tensor, valid: Tensor | None) -> list[int]:
@@ -91,10 +115,20 @@ def _without_an_answer(batch: Batch, logits: Tensor, valid: Tensor | None) -> li
     rows = nan.flatten(1).any(1).cpu()
     if not rows.any():
         return []
-    owners = owners_of(batch, len(rows))
-    if owners is None:
-        owners = torch.zeros(len(rows), dtype=torch.long)
-    return [batch.positions[int(owner)] for owner in dict.fromkeys(owners[rows].tolist())]
+    owners = _owners(batch, len(rows))
+    if owners is None:  # generated tokens, of any text of the batch
+        return [batch.positions[0]]
+    return list(dict.fromkeys(owners[rows].tolist()))
+
+
+def _owners(batch: Batch, rows: int) -> Tensor | None:
+    """The position of the text that each of so many rows of its answer is of; None where that is not known."""
+    mask, positions = batch.inputs.get("attention_mask"), torch.tensor(batch.positions)
+    if rows == len(positions):
+        return positions
+    if mask is not None and rows == int(mask.sum()):
+        return positions.repeat_interleave(mask.sum(1).cpu())
+    return None
 
 
 def _nan(whose: str, positions: list[int], count: int, data: str) -> str:
@@ -128,6 +162,8 @@ def _key(job: Job, inputs: Inputs) -> str:
     """A name for everything that decides the original's predictions."""
     device = torch.device(job.environment.device)
     decides = {
+        # What an encoder is asked for has changed: earlier releases kept what its pooler makes of a text.
+        **({"vectors": job.data.pooling or "deployed"} if job.task == "encoder" else {}),
         "original": job.fingerprint,
         "task": job.task,
         "data": inputs.data if inputs.data == "random" else job.data_fingerprint,
@@ -150,7 +186,7 @@ def _answers(
             f"the artifact's answers have the shape {list(artifact.logits.shape)}, the original's "
             f"{list(original.logits.shape)}; give the original that the artifact was made from"
         )
-    device = artifact.logits.device
+    device, is_per_token = artifact.logits.device, counted(task) == "tokens" and original.decoder_ids is None
 
     def here(tensor: Tensor | None) -> Tensor | None:
         return None if tensor is None else tensor.to(device)
@@ -161,6 +197,7 @@ def _answers(
         valid=here(valid(task, batch.inputs)),
         labels=here(None if labels is None else torch.tensor([labels[position] for position in batch.positions])),
         next_tokens=here(next_tokens(task, batch.inputs)),
+        texts=here(_owners(batch, len(artifact.logits))) if is_per_token else None,
     )
 
 
@@ -168,7 +205,7 @@ def _record(original: Side, plan: list[Batch], path: Path) -> Recorder | None:
     """The original's predictions, stored at `path`; None when they are too large."""
     recorder = Recorder(path)
     for batch in tqdm(plan, desc="original", unit="batch", leave=False, disable=None):
-        if not recorder.add(predict(original.task, original.model, batch.inputs)):
+        if not recorder.add(original.ask(batch.inputs)):
             return None
     try:
         recorder.write()

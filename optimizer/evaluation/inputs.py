@@ -1,7 +1,7 @@
 """What both models are asked: tokenized texts, or random inputs where there are none."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,15 @@ from optimizer.data.texts import Texts
 from optimizer.data.tokens import Example, TokenInputs, token_inputs
 from optimizer.errors import EvaluationError
 from optimizer.evaluation.random_inputs import RandomInputs
+from optimizer.model.embedding import reading
 from optimizer.model.loading import on_meta
 from optimizer.model.task import Task
-from optimizer.model.tokenizer import load_tokenizer, tokenizer_files
+from optimizer.model.tokenizer import load_tokenizer, positions, tokenizer_files
 
 Inputs = TokenInputs | RandomInputs
 
 _TEXTS = 16  # that each image is held against
+_UNLIMITED = 2**31
 _LOGITS_AT_ONCE = 2**27  # that one model gives for one batch: 512 MiB in float32
 
 
@@ -40,7 +42,12 @@ def prepare(directory: Path, task: Task, texts: Texts, seed: int) -> Inputs:
     tokenizer = load_tokenizer(directory) if model.main_input_name == "input_ids" else None
     if tokenizer is None:
         return RandomInputs(model, seed)
-    return token_inputs(texts, tokenizer, model, seed)
+    inputs = token_inputs(texts, tokenizer, model, seed)
+    if task != "encoder":
+        return inputs
+    how = reading(directory)
+    length = min(how.length or inputs.length, positions(model) or _UNLIMITED)
+    return replace(inputs, length=length, prompt=how.prompt, lower=how.lower, apart=True)
 
 
 def reads_texts(directory: Path, task: Task, model: Any) -> bool:

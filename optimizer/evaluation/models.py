@@ -9,12 +9,16 @@ from typing import Any
 
 import torch
 import transformers
+from torch import Tensor
 
-from optimizer.data.texts import Texts
+from optimizer.data.texts import Pooling, Texts
+from optimizer.data.tokens import TokenInputs
 from optimizer.errors import EvaluationError
 from optimizer.evaluation.inputs import Inputs, prepare, prepare_artifact
 from optimizer.evaluation.job import Environment, Job
+from optimizer.evaluation.predict import Prediction, predict
 from optimizer.loading import load
+from optimizer.model.embedding import Embedder, embedder
 from optimizer.model.runnable import Runnable
 from optimizer.model.task import Task
 
@@ -62,12 +66,24 @@ def load_on(directory: Path, task: Task, environment: Environment, pad_id: int |
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two models, loaded when it is first asked for, and what it is asked."""
+    """One of the two models, loaded when it is first asked for, and what it is asked; `pooling` is that of the data."""
 
     directory: Path
     task: Task
     environment: Environment
     inputs: Inputs
+    pooling: Pooling | None = None
+
+    @cached_property
+    def embedder(self) -> Embedder | None:
+        """What makes one vector of the tokens of a text; None for a model that answers otherwise, or takes no text."""
+        if self.task != "encoder" or not isinstance(self.inputs, TokenInputs):
+            return None
+        return embedder(self.directory, self.pooling)
+
+    def ask(self, inputs: dict[str, Tensor], decoder_ids: Tensor | None = None) -> Prediction:
+        """The model's answer to one batch; see `predict`."""
+        return predict(self.task, self.model, inputs, decoder_ids, self.embedder)
 
     @cached_property
     def model(self) -> Runnable:
@@ -80,6 +96,6 @@ def sides(job: Job, texts: Texts) -> tuple[Side, Side]:
     inputs = prepare(job.original, job.task, texts, job.environment.seed)
     own = prepare_artifact(job.artifact, job.original, job.task, inputs)
     return (
-        Side(job.original, job.task, job.environment, inputs),
-        Side(job.artifact, job.task, job.environment, own),
+        Side(job.original, job.task, job.environment, inputs, job.data.pooling),
+        Side(job.artifact, job.task, job.environment, own, job.data.pooling),
     )

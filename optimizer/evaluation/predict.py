@@ -11,8 +11,10 @@ from transformers import GenerationMixin
 from optimizer.engines.runnable import Runnable as Graph
 from optimizer.errors import EvaluationError
 from optimizer.evaluation.agreement import IGNORED, Decision
+from optimizer.model.embedding import Embedder
 from optimizer.model.runnable import Runnable
 from optimizer.model.task import Task, problem_of
+from optimizer.rows.figure import Need
 
 _NEW_TOKENS = 32  # of the original's greedy output, for sequence to sequence
 
@@ -21,7 +23,7 @@ Tensors = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Prediction:
-    """A model's answer to one batch: `logits` `[rows, …, classes]`, for encoders the pooled output `[rows, width]`.
+    """A model's answer to one batch: `logits` `[rows, …, classes]`, for encoders one vector a row `[rows, width]`.
 
     Rows are the examples; the tokens that are not padding for token classification and language models; the
     generated tokens for sequence to sequence, where `decoder_ids` `[examples, 1 + tokens]` are the original's
@@ -34,14 +36,40 @@ class Prediction:
 
 
 @torch.inference_mode()
-def predict(task: Task, model: Any, inputs: Tensors, decoder_ids: Tensor | None = None) -> Prediction:
-    """The model's answer; for sequence to sequence under `decoder_ids`, or under its own greedy output."""
-    return _KINDS[task].ask(model, _on_device(model, inputs), decoder_ids)
+def predict(
+    task: Task,
+    model: Any,
+    inputs: Tensors,
+    decoder_ids: Tensor | None = None,
+    embedder: Embedder | None = None,
+) -> Prediction:
+    """The model's answer; for sequence to sequence under `decoder_ids`, or under its own greedy output.
+
+    An encoder's is what an `embedder` makes of its tokens, without one what its pooler does, or their mean.
+    """
+    given = _on_device(model, inputs)
+    if embedder is not None and task == "encoder":
+        return Prediction(embedder(model(**given).last_hidden_state, given["attention_mask"]))
+    return _KINDS[task].ask(model, given, decoder_ids)
 
 
 def decision(task: Task, config: Any) -> Decision:
     """What the rows of a model with this configuration decide."""
     return _KINDS[task].decide(config)
+
+
+def having(task: Task, config: Any) -> frozenset[Need]:
+    """What figures of a model with this configuration can rest on; the labels and groups of its texts aside."""
+    kind = _KINDS[task]
+    match kind.decide(config):
+        case "vector":
+            return frozenset({"vector", "order"})
+        case "number":
+            return frozenset({"logits", "number", "order"})
+        case "set":
+            return frozenset({"logits", "decision", "set", "text label"})
+    found: set[Need] = {"logits", "decision", *kind.has}
+    return frozenset(found)
 
 
 def answers_words(task: Task) -> bool:
@@ -191,7 +219,8 @@ def _with_texts(inputs: Tensors) -> Tensors:
 class _Kind:
     """How the models of a task answer; the fields are the functions above of the same name, `ask` is `predict`'s.
 
-    `heard` is `is_heard`'s; `rows` is what those of an answer are.
+    `heard` is `is_heard`'s; `rows` is what those of an answer are; `has` is what figures of those that decide on
+    classes rest on beside that.
     """
 
     ask: Callable[[Any, Tensors, Tensor | None], Prediction]
@@ -199,21 +228,24 @@ class _Kind:
     words: bool = False
     heard: bool = False
     rows: str = "texts"
+    has: tuple[Need, ...] = ()
     valid: Callable[[Tensors], Tensor | None] = lambda inputs: None
     next_tokens: Callable[[Tensors], Tensor | None] = lambda inputs: None
     complete: Callable[[Tensors], Tensors] = lambda inputs: inputs
 
 
 _KINDS: dict[Task, _Kind] = {
-    "sequence-classification": _Kind(_of_text, problem_of),
+    "sequence-classification": _Kind(_of_text, problem_of, has=("class", "text label")),
     "image-classification": _Kind(_of_text, problem_of, rows="images"),
     "audio-classification": _Kind(_of_text, problem_of, rows="sounds"),
-    "token-classification": _Kind(_of_tokens, rows="tokens"),
-    "question-answering": _Kind(_of_spans, valid=_span_tokens),
+    "token-classification": _Kind(_of_tokens, rows="tokens", has=("tags",)),
+    "question-answering": _Kind(_of_spans, has=("spans",), valid=_span_tokens),
     "masked-lm": _Kind(_of_tokens, words=True, rows="tokens"),
-    "causal-lm": _Kind(_of_tokens, words=True, rows="tokens", next_tokens=_following),
+    "causal-lm": _Kind(_of_tokens, words=True, rows="tokens", has=("text",), next_tokens=_following),
     "seq2seq-lm": _Kind(_generated, words=True, rows="tokens", complete=_with_decoder),
-    "speech-seq2seq": _Kind(_transcribed, words=True, heard=True, rows="tokens", complete=_with_any_decoder),
+    "speech-seq2seq": _Kind(
+        _transcribed, words=True, heard=True, rows="tokens", has=("heard",), complete=_with_any_decoder
+    ),
     "zero-shot-image-classification": _Kind(_of_images, rows="images", complete=_with_texts),
     "encoder": _Kind(_pooled, lambda config: "vector"),
 }

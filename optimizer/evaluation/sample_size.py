@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from statistics import NormalDist
 from typing import Any
 
-_SHARES = ("agreement", "neighbour_agreement")  # of texts: figures that have Wilson's interval
+_SHARES = ("agreement", "neighbour_agreement", "sentence_agreement")  # of texts, with Wilson's interval
 _LOW = "_low"
 
 
@@ -38,12 +38,14 @@ def too_few(bounds: Mapping[str, float], examples: int) -> list[str]:
 def would_show(gates: Sequence[Mapping[str, Any]], figures: Mapping[str, Any]) -> list[str]:
     """For each gate on a lower end that is missed by too few examples alone: how many it would take.
 
-    `gates` are a row's, `figures` its values.
+    `gates` are a row's, `figures` its values. Words and tokens have another interval, by the text that they are of.
     """
     lines = []
+    by_text = figures.get("counted") in ("words", "tokens")
     for each in gates:
         gate, bound = str(each["gate"]), each["bound"]
-        share = figures.get(gate.removesuffix(_LOW)) if gate.endswith(_LOW) and _is_share(gate) else None
+        known = gate.endswith(_LOW) and _is_share(gate) and not (by_text and gate == f"agreement{_LOW}")
+        share = figures.get(gate.removesuffix(_LOW)) if known else None
         needed = examples_for(bound, share) if share is not None and each["missed"] else None
         if needed is not None:
             lines.append(f"{gate} {bound:g} takes about {needed} texts at {gate.removesuffix(_LOW)} {share:.4f}")

@@ -3,7 +3,8 @@
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,7 +22,8 @@ class Answers:
     """What both models say about the rows of one batch, and what is right where that is known.
 
     `original` and `artifact` are `[rows, …, classes]`, `valid` a mask of that shape; `labels` `[rows]` are the
-    right classes; `next_tokens` `[rows]` the tokens that follow in the text, IGNORED where none does.
+    right classes; `next_tokens` `[rows]` the tokens that follow in the text, IGNORED where none does; `texts` `[rows]`
+    the position of the text that a row is of, where a text has several.
     """
 
     original: Tensor
@@ -29,19 +31,24 @@ class Answers:
     valid: Tensor | None = None
     labels: Tensor | None = None
     next_tokens: Tensor | None = None
+    texts: Tensor | None = None
+
+    def at(self, rows: Tensor | slice) -> "Answers":
+        """The same of these rows alone: a slice, or `[rows]` of bool."""
+
+        def chosen(values: Tensor | None) -> Tensor | None:
+            if values is None or isinstance(rows, slice):
+                return None if values is None else values[rows]
+            return values[rows.to(values.device)]
+
+        rest: dict[str, Any] = {each.name: chosen(getattr(self, each.name)) for each in fields(self)}
+        return replace(self, **rest)
 
     def pieces(self) -> Iterator["Answers"]:
         """The same in pieces of a bounded number of logits."""
         rows = max(1, _VALUES_AT_ONCE // self.original[:1].numel())
         for start in range(0, len(self.original), rows):
-            piece = slice(start, start + rows)
-            yield Answers(
-                self.original[piece],
-                self.artifact[piece],
-                None if self.valid is None else self.valid[piece],
-                None if self.labels is None else self.labels[piece],
-                None if self.next_tokens is None else self.next_tokens[piece],
-            )
+            yield self.at(slice(start, start + rows))
 
 
 class Tally:
@@ -53,14 +60,14 @@ class Tally:
         self._sums: defaultdict[str, float] = defaultdict(float)
         self._largest = 0.0
         self._answered: defaultdict[str, set[int]] = defaultdict(set)
+        self._by_text: defaultdict[int, Tensor] = defaultdict(lambda: torch.zeros(2, dtype=torch.float64))
 
     def add(self, answers: Answers) -> None:
         """Count the rows of one batch."""
         for piece in answers.pieces():
             self._rows += len(piece.original)
             if self._decision == "vector":
-                self._add("cosine", agreement.cosine(piece.original, piece.artifact))
-                continue
+                continue  # all of them at once say more: see `kept`
             self._add_differences(piece)
             if self._decision != "number":
                 self._add_decisions(piece)
@@ -75,7 +82,7 @@ class Tally:
     def figures(self) -> Figures:
         """Every figure that the answers so far give; a NaN among the logits makes NaN of what it enters."""
         if self._decision == "vector":
-            return {"examples": self._rows, "cosine_similarity": self._mean("cosine", self._rows)}
+            return {"examples": self._rows}
         figures: Figures = {
             "examples": self._rows,
             "max_logit_difference": self._largest,
@@ -95,7 +102,7 @@ class Tally:
 
     def _decided(self) -> Figures:
         agreeing = round(self._sums["agreeing"])
-        low, high = agreement.wilson(agreeing, self._rows)
+        low, high = self._interval(agreeing)
         answered: Figures = {name: len(classes) for name, classes in self._answered.items()}
         return answered | {
             "agreement": agreeing / self._rows,
@@ -103,6 +110,12 @@ class Tally:
             "agreement_high": high,
             "kl_divergence": self._mean("divergence", self._rows),
         }
+
+    def _interval(self, agreeing: int) -> tuple[float, float]:
+        if not self._by_text:
+            return agreement.wilson(agreeing, self._rows)
+        counts = torch.stack(list(self._by_text.values()))
+        return agreement.wilson_by_text(counts[:, 0], counts[:, 1])
 
     def _add_differences(self, piece: Answers) -> None:
         apart = agreement.differences(piece.original, piece.artifact, piece.valid)
@@ -114,7 +127,13 @@ class Tally:
 
     def _add_decisions(self, piece: Answers) -> None:
         both = piece.original, piece.artifact, self._decision, piece.valid
-        self._add("agreeing", agreement.agrees(*both))
+        alike = agreement.agrees(*both)
+        self._add("agreeing", alike)
+        if piece.texts is not None:
+            owners, places = torch.unique(piece.texts, return_inverse=True)
+            counts = torch.stack([places.bincount(alike.double()), places.bincount().double()], dim=1).cpu()
+            for owner, each in zip(owners.tolist(), counts, strict=True):
+                self._by_text[owner] += each
         self._add("divergence", agreement.divergence(*both))
         if self._decision == "class" and piece.original.ndim == 2:
             for name, logits in (("distinct_answers", piece.artifact), ("original_distinct_answers", piece.original)):

@@ -7,7 +7,8 @@ from typing import ClassVar, Self
 import torch
 from pydantic import Field, model_validator
 
-from optimizer.engines.reduce import Exported, reduce
+from optimizer.engines.reduce import Exported, reduce, unlike
+from optimizer.engines.runnable import Runnable
 from optimizer.errors import ArtifactError, StageError
 from optimizer.formats.format import Context, Stored
 from optimizer.manifest import Listed
@@ -21,6 +22,7 @@ from optimizer.stages.staging import Staged
 TASKS: tuple[Task, ...] = ("sequence-classification", "token-classification", "question-answering", "encoder")
 _EXAMPLE = (2, 8)  # texts x tokens that a model is traced with; a graph takes any
 _FLOAT_BITS = 32
+_FLOAT = 1e-3  # of the largest answer: float32 rounds by millionths of it, another function is far above
 
 
 class EngineSettings(Settings):
@@ -113,6 +115,22 @@ def example(module: Exported) -> dict[str, torch.Tensor]:
     ids = torch.full(_EXAMPLE, 5)
     whole = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
     return {name: whole[name] for name in module.inputs}
+
+
+def check_graph(graph: Runnable, module: Exported, format_: str) -> None:
+    """Raise ArtifactError for a float graph that does not answer as the module that it was converted from.
+
+    Tracing a model keeps what it did for one example: some then fail at another shape, some answer something else.
+    """
+    failure: Exception | None = None
+    try:
+        difference = unlike(module, graph)
+        fault = "" if difference <= _FLOAT else f"answers otherwise than the model, by {difference:.0e} of their size"
+    except Exception as error:  # whatever the engine meets
+        failure, fault = error, "fails at other numbers of texts and tokens than it was traced with"
+    if fault:
+        kind = type(module.model).__name__
+        raise ArtifactError(f"format: an {format_} graph of {kind} {fault}; write recipe=compact") from failure
 
 
 def staged_codes(staged: Staged) -> list[Codes]:

@@ -13,7 +13,7 @@ from optimizer.engines.mixed_precision import Answers, fewest_given_back
 from optimizer.engines.onnx_mixed import Mixed
 from optimizer.engines.onnx_runnable import OnnxRunnable
 from optimizer.engines.reduce import Exported
-from optimizer.formats.engine import Engine, EngineSettings, calibration, example
+from optimizer.formats.engine import Engine, EngineSettings, calibration, check_graph, example
 from optimizer.formats.format import Context
 from optimizer.settings import Settings
 from optimizer.stages.staging import Staged
@@ -49,6 +49,7 @@ class Onnx(Engine):
         with tempfile.TemporaryDirectory(dir=directory) as folder:
             plain = Path(folder) / onnx.GRAPH
             onnx.convert(module, example(module), plain)
+            check_graph(OnnxRunnable(plain, module.model.config, context.threads, streams=1), module, self.name)
             texts = calibration(context)
             onnx.quantize(plain, directory / onnx.GRAPH, settings.precision, texts, settings.exclude)
             if settings.agreement is not None:

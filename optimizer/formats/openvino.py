@@ -12,7 +12,7 @@ from optimizer.engines.mixed_precision import Answers, fewest_given_back
 from optimizer.engines.openvino_mixed import Mixed
 from optimizer.engines.openvino_runnable import ARITHMETIC, OpenVINORunnable, read
 from optimizer.engines.reduce import Exported
-from optimizer.formats.engine import Engine, EngineSettings, calibration, example, staged_codes
+from optimizer.formats.engine import Engine, EngineSettings, calibration, check_graph, example, staged_codes
 from optimizer.formats.format import Context
 from optimizer.model.weight import Codes
 from optimizer.processes.cores import cores
@@ -65,6 +65,8 @@ def made(module: Exported, staged: Staged, context: Context) -> tuple[Any, dict[
     settings = context.settings
     assert isinstance(settings, EngineSettings)
     graph = openvino.convert(module, example(module))
+    config = module.model.config
+    check_graph(OpenVINORunnable(graph, config, context.threads, 1, inference_precision="f32"), module, "openvino")
     plain = None if settings.agreement is None else graph.clone()
     readers = coded_readers(graph, narrowed_codes(staged_codes(staged), module.selections))
     texts = calibration(context)
@@ -73,7 +75,7 @@ def made(module: Exported, staged: Staged, context: Context) -> tuple[Any, dict[
         count = hand_codes_to_engine(graph, readers)
         context.log(f"{count} of {len(readers)} matrices of codes are the graph's int8 weights as they are")
     if plain is not None:
-        graph = _mixed(Mixed(graph, plain, readers), plain, module.model.config, texts, context)
+        graph = _mixed(Mixed(graph, plain, readers), plain, config, texts, context)
     return graph, readers
 
 

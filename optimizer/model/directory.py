@@ -48,6 +48,12 @@ def home(directory: Path) -> Path:
     return directory
 
 
+def root_of(place: Path) -> Path:
+    """The directory of which `place` is the `home`."""
+    above = place.resolve().parent
+    return above if not (place / MODULES).exists() and home(above) == place.resolve() else place
+
+
 def moved_to_root(directory: Path) -> str:
     """The text of modules.json for a directory in which the files of the model's folder lie at the top."""
     folder = home(directory).relative_to(directory).as_posix()

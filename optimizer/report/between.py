@@ -12,29 +12,21 @@ from optimizer.report.markdown import plain, table
 from optimizer.report.pairs import pair, recipe_of
 from optimizer.rows import allowances
 from optimizer.rows.allowances import Allowance
-from optimizer.rows.better import BETTER
+from optimizer.rows.figure import Figure
 from optimizer.rows.found import Result, find
-from optimizer.rows.row import Row
+from optimizer.rows.front import CLOSENESS
+from optimizer.rows.row import BETTER, FIGURES, Row
 
 _NOISE = 0.05  # of what is timed once, or weighed by the system
 _NOISY = ("latency_ms_p50", "latency_ms_p95", "peak_memory_mb", "load_ms", "optimize_seconds")
 _TOLD = {
     "artifact_bytes": ("smaller", "larger", "as large"),
     "speedup": ("faster", "slower", "as fast"),
-    "agreement": ("more alike", "less alike", "as alike"),
-    "cosine_similarity": ("more alike", "less alike", "as alike"),
+    **dict.fromkeys(CLOSENESS, ("more alike", "less alike", "as alike")),
 }
 _SAME_TEXTS = ("data_fingerprint", "examples")
 _SAME_MACHINE = ("device", "processor", "threads")
-_SHARES = (
-    "size_ratio",
-    "agreement",
-    "agreement_low",
-    "accuracy",
-    "cosine_similarity",
-    "batch_changed",
-    "batch_invariance",
-)
+_SHARES = {"size_ratio", "batch_invariance", *(name for name, each in FIGURES.items() if "le" in each.range)}
 
 
 @dataclass(frozen=True)
@@ -90,7 +82,10 @@ def _section(before: Result, after: Result, missed: Sequence[str]) -> str:
 def _headline(before: Row, after: Row) -> str:
     """What got larger, slower, less alike, in one line."""
     said = []
+    alike = next((name for name in CLOSENESS if _verdict(name, before, after) is not None), None)
     for column, words in _TOLD.items():
+        if column in CLOSENESS and column != alike:
+            continue  # one figure says how alike
         verdict = _verdict(column, before, after)
         if verdict is not None:
             word = {"better": words[0], "worse": words[1], "same": f"{words[2]} as before"}
@@ -136,7 +131,7 @@ def _verdict(column: str, before: Row, after: Row) -> str | None:
 
 def _is_chance(column: str, before: Row, after: Row) -> bool:
     """Whether the intervals overlap, or, of what has none and is noisy, whether they are hardly apart."""
-    stem = column.removesuffix("_low")
+    stem = column.removesuffix("_low").removesuffix("_high")
     ends = [getattr(row, f"{stem}_{end}", None) for row in (before, after) for end in ("low", "high")]
     known = [float(end) for end in ends if end is not None]
     if len(known) == len(ends):
@@ -153,10 +148,12 @@ def _change(column: str, before: Row, after: Row) -> str:
 
 
 def _text(row: Row, column: str) -> str:
-    try:
-        return figure(row, column).removesuffix(", as fast") + (" MB" if column == "artifact_bytes" else "")
-    except KeyError:
+    if column == "artifact_bytes":
+        return f"{figure(row, column)} MB"
+    each = FIGURES[column]
+    if each.pattern == Figure.pattern and "le" not in each.range:  # of any magnitude
         return f"{getattr(row, column):.4g}"
+    return figure(row, column).removesuffix(", as fast")
 
 
 def _settings(before: Mapping[str, str], after: Mapping[str, str]) -> list[list[str]]:

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from optimizer.report.figures import figure, interval, printable
+from optimizer.report.figures import closeness, ends, figure, interval, printable
 from optimizer.report.runs import Run
+from optimizer.rows.front import closeness_of
 
 
 @dataclass(frozen=True)
@@ -26,10 +27,9 @@ def figures(run: Run) -> list[str]:
     """The lines that say how a run did, for beside its point."""
     size, ratio = MEGABYTES.text(run), RATIO.text(run)
     rests = f" ({INTERVAL.text(run)})" if INTERVAL.text(run) else ""
-    what = "agreement" if run.row.agreement is not None else "cosine similarity"
     lines = [
         f"{size} MB, {ratio} of the original" if size and ratio else "",
-        f"{what} {CLOSENESS.text(run)}{rests}" if CLOSENESS.text(run) else "",
+        f"{closeness(run.row)} {CLOSENESS.text(run)}{rests}" if CLOSENESS.text(run) else "",
         f"{LATENCY.text(run)} ms, speed-up {SPEEDUP.text(run)}" if LATENCY.text(run) else "",
         "slower than its original" if run.is_slower else "",
         "on the front" if run.on_front else "",
@@ -46,13 +46,13 @@ def _words(heading: str, text: Callable[[Run], str]) -> Column:
 
 
 def _closeness(run: Run) -> str:
-    return figure(run.row, "cosine_similarity" if run.row.agreement is None else "agreement")
+    return figure(run.row, closeness_of(run.row))
 
 
 MEGABYTES = _number("MB", "artifact_bytes")
 RATIO = _number("size", "size_ratio")
 CLOSENESS = Column("agreement", lambda run: run.closeness, _closeness)
-INTERVAL = Column("95 % interval", lambda run: run.figure("agreement_low"), lambda run: interval(run.row))
+INTERVAL = Column("95 % interval", lambda run: ends(run.row)[0], lambda run: interval(run.row))
 SPEEDUP = _number("speed-up", "speedup")
 LATENCY = _number("ms", "latency_ms_p50")
 MODEL = _words("model", lambda run: run.model)

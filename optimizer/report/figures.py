@@ -3,22 +3,10 @@
 import math
 from typing import Any
 
-from optimizer.rows.row import Row, is_as_fast
+from optimizer.rows.front import closeness_of
+from optimizer.rows.row import FIGURES, Row, is_as_fast
 
 MEGABYTE = 1e6
-_PATTERNS = {
-    "size_ratio": "{:.1%}",
-    "sparsity": "{:.1%}",
-    "agreement": "{:.4f}",
-    "accuracy": "{:.4f}",
-    "cosine_similarity": "{:.4f}",
-    "perplexity": "{:.2f}",
-    "examples": "{:.0f}",
-    "latency_ms_p50": "{:.1f}",
-    "speedup": "{:.2f}x",
-    "peak_memory_mb": "{:.0f}",
-    "optimize_seconds": "{:.1f}",
-}
 
 
 def figure(row: Row, column: str) -> str:
@@ -28,13 +16,24 @@ def figure(row: Row, column: str) -> str:
         return ""
     if column == "artifact_bytes":
         return megabytes(value)
-    text = _PATTERNS[column].format(value)
+    text = FIGURES[column].pattern.format(value)
     return f"{text}, as fast" if column == "speedup" and is_as_fast(row) else text
 
 
+def closeness(row: Row) -> str:
+    """What is called the row's closeness to its original, in words."""
+    return closeness_of(row).replace("_", " ")
+
+
+def ends(row: Row) -> tuple[float | None, float | None]:
+    """The 95 % interval of a row's closeness; None where it has none."""
+    name = closeness_of(row)
+    return getattr(row, f"{name}_low", None), getattr(row, f"{name}_high", None)
+
+
 def interval(row: Row) -> str:
-    """The 95 % interval of the agreement; empty if it was not measured."""
-    low, high = row.agreement_low, row.agreement_high
+    """The 95 % interval of a row's closeness; empty if it was not measured."""
+    low, high = ends(row)
     if low is None or high is None or not math.isfinite(low + high):
         return ""
     return f"{low:.4f} to {high:.4f}"

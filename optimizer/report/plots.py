@@ -18,6 +18,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter, ScalarFormatter
 
 from optimizer.report import captions, labels, svg
 from optimizer.report.columns import figures
+from optimizer.report.figures import closeness, ends
 from optimizer.report.runs import Run, shortened
 
 # The CSS variables that the page has for light and for dark, and what they are in a PNG.
@@ -79,12 +80,11 @@ class _Point:
 
 def size_agreement(runs: Sequence[Run]) -> Plot | None:
     """How close each run is to its original at which size, with 95 % intervals and the front; None without a figure."""
-    points = _points(runs, lambda run: run.closeness, lambda run: _ends(run, "agreement"))
+    points = _points(runs, lambda run: run.closeness, _closeness_ends)
     if not points:
         return None
     models = _models(points)
-    kinds = {run.row.agreement is None for run in _runs(points)}
-    what = " or ".join("cosine similarity" if kind else "agreement" for kind in sorted(kinds))
+    what = " or ".join(sorted({closeness(run.row) for run in _runs(points)}))
     with _axes(f"{what} with the original") as (figure, axes):
         _limit(axes, points, least=0.02, ceiling=1)
         _draw_intervals(axes, points, models)
@@ -132,13 +132,13 @@ def _points(
     return [_Point(there, *place[2:]) for place, there in places.items()]
 
 
-def _ends(run: Run, column: str) -> tuple[float | None, float | None]:
-    return run.figure(f"{column}_low"), run.figure(f"{column}_high")
+def _closeness_ends(run: Run) -> tuple[float | None, float | None]:
+    low, high = (end if end is not None and math.isfinite(end) else None for end in ends(run.row))
+    return low, high
 
 
 def _latency_ends(run: Run) -> tuple[float | None, float | None]:
-    low, high = _ends(run, "speedup")
-    return _inverse(high), _inverse(low)
+    return _inverse(run.figure("speedup_high")), _inverse(run.figure("speedup_low"))
 
 
 def _inverse(value: float | None) -> float | None:

@@ -63,7 +63,7 @@ class Run:
 
     @property
     def closeness(self) -> float | None:
-        """Agreement, or cosine similarity where the model decides on nothing; None if not measured."""
+        """How close it is to its original, by the figure that counts for its model; None if not measured."""
         return quality(self.row)
 
     @property

@@ -6,8 +6,9 @@ from pathlib import Path
 from rich.table import Table
 
 from optimizer.evaluation.sample_size import would_show
-from optimizer.report.figures import figure, interval
+from optimizer.report.figures import closeness, ends, figure, interval
 from optimizer.report.screen import Screen
+from optimizer.rows.front import closeness_of, quality
 from optimizer.rows.row import Row, is_held_out, is_slower, rank
 from optimizer.rows.store import CSV_FILE
 
@@ -26,8 +27,9 @@ def show(rows: list[Row], out: Path | None = None) -> None:
     asked = [column for column in _ASKED if len({getattr(row, column) for row in rows}) > 1]
     for name in (*_LEFT, *asked):
         table.add_column(name, no_wrap=True)
+    names = {"counted": counted(rows), "closeness": _closeness(rows)}
     for name in _RIGHT:
-        table.add_column(name.format(counted=counted(rows)), justify="right", no_wrap=True)
+        table.add_column(name.format(**names), justify="right", no_wrap=True)
     for row in ordered:
         known = (_text(getattr(row, column)) for column in asked)
         table.add_row(row.run_id, row.status, *known, *(text(row) for text in _RIGHT.values()))
@@ -46,7 +48,7 @@ _ASKED = ("model", "format", "pruning_amount", "threshold", "data_part")  # show
 _RIGHT: dict[str, Callable[[Row], str]] = {
     "MB": lambda row: figure(row, "artifact_bytes"),
     "size": lambda row: figure(row, "size_ratio"),
-    "agreement": lambda row: figure(row, "agreement"),
+    "{closeness}": lambda row: figure(row, closeness_of(row)),
     "95 % interval": interval,
     "{counted}": lambda row: figure(row, "examples"),
     "speed-up": lambda row: figure(row, "speedup"),
@@ -58,6 +60,12 @@ def counted(rows: Sequence[Row]) -> str:
     """What the examples of these rows are, in one word."""
     found = {row.counted or "texts" for row in rows if row.examples is not None}  # earlier releases did not say
     return found.pop() if len(found) == 1 else "examples" if found else "texts"
+
+
+def _closeness(rows: Sequence[Row]) -> str:
+    """What the closeness of these rows is, in words."""
+    found = {closeness(row) for row in rows if quality(row) is not None}
+    return found.pop() if len(found) == 1 else "closeness" if found else "agreement"
 
 
 def _text(value: object) -> str:
@@ -80,7 +88,8 @@ def _remarks(rows: list[Row]) -> list[str]:
         whose = f"{wide[0].run_id}:" if len(rows) == 1 else f"{len(wide)} of {len(rows)} runs:"
         few, widest = min(row.examples or 0 for row in wide), max(map(_width, wide))
         remarks.append(
-            f"{whose} {few} {counted(wide)} are too few to pin the agreement down: the interval is {widest:.3f} wide."
+            f"{whose} {few} {counted(wide)} are too few to pin the {_closeness(wide)} down: "
+            f"the interval is {widest:.3f} wide."
         )
     if lost := [row for row in rows if (row.tracked or "").startswith("failed: ")]:
         whose = lost[0].run_id if len(rows) == 1 else f"{len(lost)} of {len(rows)} runs"
@@ -91,8 +100,9 @@ def _remarks(rows: list[Row]) -> list[str]:
 
 
 def _width(row: Row) -> float:
-    """How wide the interval of the agreement is; 0 where there is none."""
-    return 0.0 if row.agreement_low is None or row.agreement_high is None else row.agreement_high - row.agreement_low
+    """How wide the interval of the closeness is; 0 where there is none."""
+    low, high = ends(row)
+    return 0.0 if low is None or high is None else high - low
 
 
 def _range(factors: Sequence[float]) -> str:

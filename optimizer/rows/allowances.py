@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from optimizer.errors import RecipeError, nearest
-from optimizer.rows.better import BETTER
-from optimizer.rows.row import Row
+from optimizer.rows.row import BETTER, Row
 
 _BOUND = re.compile(r"([+-](?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|0)(%?)", re.IGNORECASE)
 _ROUNDING = 1e-9

@@ -6,15 +6,23 @@ from collections.abc import Iterable
 
 from optimizer.rows.row import Row
 
+CLOSENESS = ("agreement", "neighbour_agreement", "cosine_similarity", "spearman")
+"""The figures that say how close an artifact is to its original; of several that a row has the first one counts."""
+
 _COMPARABLE = ("model", "original_bytes", "original_fingerprint", "data", "data_fingerprint", "examples")
 
 
+def closeness_of(row: Row) -> str:
+    """Which of CLOSENESS counts for a row; the first of them where it has none."""
+    return next((name for name in CLOSENESS if getattr(row, name) is not None), CLOSENESS[0])
+
+
 def quality(row: Row) -> float | None:
-    """How close a row is to its original: agreement, for models that decide on nothing cosine similarity.
+    """How close a row is to its original, by the figure of CLOSENESS that counts for it.
 
     None if it was not measured or is no finite number.
     """
-    closeness = row.cosine_similarity if row.agreement is None else row.agreement
+    closeness = getattr(row, closeness_of(row))
     return float(closeness) if closeness is not None and math.isfinite(closeness) else None
 
 
@@ -27,7 +35,7 @@ def front(rows: Iterable[Row]) -> list[Row]:
     groups: dict[tuple[object, ...], list[Row]] = defaultdict(list)
     for row in rows:
         if row.status == "ok" and row.artifact_bytes is not None and quality(row) is not None:
-            groups[tuple(getattr(row, column) for column in _COMPARABLE)].append(row)
+            groups[closeness_of(row), *(getattr(row, column) for column in _COMPARABLE)].append(row)
     return [row for group in groups.values() for row in _front(group)]
 
 

@@ -1,9 +1,11 @@
-"""The row of a run: its figures, typed, each column in its group."""
+"""The row of a run: its figures, typed, each column in its group; the one table of figures."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_args
+
+from optimizer.rows.figure import CORRELATION, NO_ENDS, NOT_NEGATIVE, POSITIVE, SHARE, Better, Figure, Need, Range
 
 # ruff: noqa: RUF009 -- _column gives every field a field() of its own
 
@@ -24,13 +26,34 @@ Cells = list | None  # of mappings, which isinstance could not tell
 Setting = float | int | str | None  # of a recipe with two such stages: both values, in a text
 
 
+_LOGITS: tuple[Need, ...] = ("examples", "logits")
+_DECISION: tuple[Need, ...] = ("examples", "decision")
+_RIGHT: tuple[Need, ...] = ("examples", "class", "labels")
+_SETS: tuple[Need, ...] = ("examples", "set", "labels")
+_TAGS: tuple[Need, ...] = ("examples", "tags")
+_ANSWERS: tuple[Need, ...] = ("examples", "spans", "labels")
+_VECTORS: tuple[Need, ...] = ("examples", "vector")
+_SCORES: tuple[Need, ...] = ("examples", "number")
+_GROUPS: tuple[Need, ...] = (*_SCORES, "group")
+_TEXT: tuple[Need, ...] = ("examples", "text")
+_TIMED: tuple[Need, ...] = ("repetitions",)
+
+
 def _column(group: Group) -> Any:
     return field(default=None, metadata={"group": group})
 
 
+def _figure(
+    group: Group, better: Better | None = None, range: Range = NO_ENDS, needs: tuple[Need, ...] = (), **more: Any
+) -> Any:
+    """A column with its Figure."""
+    return field(default=None, metadata={"group": group, "figure": Figure(better, range, needs, **more)})
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
-    """What is known of a run; None is not measured, never 0. A new column is one line here, with its group.
+    """What is known of a run; None is not measured, never 0. A new column is one line here, with its group; one that
+    measures something says what a Figure says.
 
     `further` holds the columns that a later release has written, so that storing the row again loses none.
     """
@@ -46,29 +69,41 @@ class Row:
     format: Text = _column("request")
     parameters: Count = _column("original")
     original_bytes: Count = _column("original")
-    artifact_bytes: Count = _column("size")
-    size_ratio: Number = _column("size")
-    bits_per_parameter: Number = _column("size")
-    sparsity: Number = _column("size")
-    agreement: Number = _column("quality")
-    agreement_low: Number = _column("quality")
-    agreement_high: Number = _column("quality")
-    max_logit_difference: Number = _column("quality")
-    mean_logit_difference: Number = _column("quality")
-    kl_divergence: Number = _column("quality")
-    accuracy: Number = _column("quality")
-    original_accuracy: Number = _column("quality")
-    perplexity: Number = _column("quality")
-    original_perplexity: Number = _column("quality")
-    cosine_similarity: Number = _column("quality")
+    artifact_bytes: Count = _figure("size", "less", POSITIVE, title="Size in bytes")
+    size_ratio: Number = _figure("size", "less", POSITIVE, title="Size, as a share of the original", pattern="{:.1%}")
+    bits_per_parameter: Number = _figure("size", "less", POSITIVE)
+    sparsity: Number = _figure("size", "more", SHARE, pattern="{:.1%}")
+    agreement: Number = _figure("quality", "more", SHARE, _DECISION, title="Agreement with the original")
+    agreement_low: Number = _figure(
+        "quality", "more", SHARE, _DECISION, title="Agreement, lower end of its 95 % interval"
+    )
+    agreement_high: Number = _figure("quality", title="Agreement, upper end of its 95 % interval")
+    max_logit_difference: Number = _figure("quality", "less", NOT_NEGATIVE, _LOGITS)
+    mean_logit_difference: Number = _figure("quality", "less", NOT_NEGATIVE, _LOGITS)
+    kl_divergence: Number = _figure("quality", "less", NOT_NEGATIVE, _DECISION, title="Divergence from the original")
+    accuracy: Number = _figure("quality", "more", SHARE, _RIGHT, title="Accuracy")
+    original_accuracy: Number = _figure("quality", title="Accuracy of the original")
+    perplexity: Number = _figure("quality", "less", POSITIVE, _TEXT, title="Perplexity", pattern="{:.2f}")
+    original_perplexity: Number = _figure("quality", title="Perplexity of the original", pattern="{:.2f}")
+    cosine_similarity: Number = _figure(
+        "quality", "more", CORRELATION, _VECTORS, title="Cosine similarity to the original"
+    )
     data: Text = _column("data")
-    examples: Count = _column("data")
-    latency_ms_p50: Number = _column("latency")
-    latency_ms_p95: Number = _column("latency")
+    examples: Count = _figure("data", pattern="{:.0f}")
+    latency_ms_p50: Number = _figure("latency", "less", POSITIVE, _TIMED, pattern="{:.1f}")
+    latency_ms_p95: Number = _figure("latency", "less", POSITIVE, _TIMED, pattern="{:.1f}")
     original_latency_ms_p50: Number = _column("latency")
-    speedup: Number = _column("latency")
-    peak_memory_mb: Number = _column("memory")
-    optimize_seconds: Number = _column("cost")
+    speedup: Number = _figure(
+        "latency",
+        "more",
+        POSITIVE,
+        _TIMED,
+        title="Speed-up over the original",
+        pattern="{:.2f}x",
+        at_best="speedup_high",
+    )
+    peak_memory_mb: Number = _figure("memory", "less", POSITIVE, _TIMED, pattern="{:.0f}")
+    optimize_seconds: Number = _figure("cost", "less", pattern="{:.1f}", gated=False)
     evaluate_seconds: Number = _column("cost")
     artifact: Text = _column("run")
     device: Text = _column("environment")
@@ -78,16 +113,16 @@ class Row:
     created_at: Text = _column("run")
     original_fingerprint: Text = _column("run")
     data_fingerprint: Text = _column("run")
-    speedup_low: Number = _column("latency")
+    speedup_low: Number = _figure("latency", "more", POSITIVE, _TIMED, pattern="{:.2f}x")
     speedup_high: Number = _column("latency")
-    batch_invariance: Number = _column("quality")
-    batch_changed: Number = _column("quality")
-    load_ms: Number = _column("latency")
+    batch_invariance: Number = _figure("quality", "less", NOT_NEGATIVE, gated=False)
+    batch_changed: Number = _figure("quality", "less", SHARE, _DECISION)
+    load_ms: Number = _figure("latency", "less", POSITIVE, _TIMED, pattern="{:.1f}")
     processor: Text = _column("environment")
     calibration_examples: Count = _column("run")
     calibration_fingerprint: Text = _column("run")
     original_latency_ms_p95: Number = _column("latency")
-    texts_per_second: Number = _column("grid")
+    texts_per_second: Number = _figure("grid", "more", POSITIVE, pattern="{:.1f}", gated=False)
     original_texts_per_second: Number = _column("grid")
     latency_grid: Cells = field(default=None, hash=False, metadata={"group": "grid"})
     untouched_ratio: Number = _column("size")
@@ -99,7 +134,45 @@ class Row:
     counted: Text = _column("data")
     texts_cut: Count = _column("data")
     texts_blank: Count = _column("data")
-    word_error_rate: Number = _column("quality")
+    word_error_rate: Number = _figure("quality", "less", NOT_NEGATIVE, ("examples", "heard"))
+    cosine_similarity_p1: Number = _figure("quality", "more", CORRELATION, _VECTORS)
+    neighbour_agreement: Number = _figure(
+        "quality", "more", SHARE, _VECTORS, title="Texts with the same nearest neighbour as by the original"
+    )
+    neighbour_agreement_low: Number = _figure("quality", "more", SHARE, _VECTORS)
+    neighbour_agreement_high: Number = _column("quality")
+    neighbour_overlap_10: Number = _figure("quality", "more", SHARE, _VECTORS)
+    spearman: Number = _figure(
+        "quality", "more", CORRELATION, _SCORES, title="Spearman correlation with the original's scores"
+    )
+    kendall: Number = _figure("quality", "more", CORRELATION, _SCORES)
+    first_answer_agreement: Number = _figure("quality", "more", SHARE, _GROUPS)
+    first_answer_agreement_low: Number = _figure("quality", "more", SHARE, _GROUPS)
+    first_answer_agreement_high: Number = _column("quality")
+    gold_spearman: Number = _figure(
+        "quality", "more", CORRELATION, ("examples", "order", "labels"), title="Spearman correlation with the labels"
+    )
+    original_gold_spearman: Number = _figure("quality", title="Spearman correlation of the original with the labels")
+    macro_f1: Number = _figure("quality", "more", SHARE, ("examples", "text label", "labels"), title="Macro F1")
+    original_macro_f1: Number = _figure("quality", title="Macro F1 of the original")
+    matthews: Number = _figure("quality", "more", CORRELATION, _RIGHT, title="Matthews correlation")
+    original_matthews: Number = _figure("quality", title="Matthews correlation of the original")
+    calibration_error: Number = _figure("quality", "less", SHARE, _RIGHT, title="Expected calibration error")
+    original_calibration_error: Number = _figure("quality", title="Expected calibration error of the original")
+    mcnemar_p: Number = _column("quality")
+    accuracy_drop_low: Number = _column("quality")
+    accuracy_drop_high: Number = _figure("quality", "less", CORRELATION, _RIGHT)
+    micro_f1: Number = _figure("quality", "more", SHARE, _SETS, title="Micro F1")
+    original_micro_f1: Number = _figure("quality", title="Micro F1 of the original")
+    sentence_agreement: Number = _figure("quality", "more", SHARE, _TAGS)
+    sentence_agreement_low: Number = _figure("quality", "more", SHARE, _TAGS)
+    sentence_agreement_high: Number = _column("quality")
+    entity_f1: Number = _figure("quality", "more", SHARE, (*_TAGS, "labels"), title="F1 of entities")
+    original_entity_f1: Number = _figure("quality", title="F1 of entities of the original")
+    exact_match: Number = _figure("quality", "more", SHARE, _ANSWERS, title="Exact match")
+    original_exact_match: Number = _figure("quality", title="Exact match of the original")
+    answer_f1: Number = _figure("quality", "more", SHARE, _ANSWERS, title="F1 of answers")
+    original_answer_f1: Number = _figure("quality", title="F1 of answers of the original")
     data_part: Text = _column("request")
     tracked: Text = _column("run")
     gates: Cells = field(default=None, hash=False, metadata={"group": "run"})
@@ -127,6 +200,15 @@ _KINDS: dict[str, Any] = {column.name: column.type for column in _FIELDS if colu
 
 COLUMNS = tuple(column.name for column in _FIELDS)
 """The columns in the order of results.csv."""
+
+
+FIGURES: dict[str, Figure] = {
+    column.name: figure for column in _FIELDS if (figure := column.metadata.get("figure")) is not None
+}
+"""What is known of the columns that measure something, by name."""
+
+BETTER: dict[str, Better] = {name: each.better for name, each in FIGURES.items() if each.better is not None}
+"""Which way each figure is better that has a better side."""
 
 
 def columns(*groups: Group) -> tuple[str, ...]:

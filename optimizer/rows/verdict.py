@@ -5,10 +5,11 @@ from dataclasses import replace
 from typing import Any
 
 from optimizer.rows.allowances import Allowance
+from optimizer.rows.front import CLOSENESS
 from optimizer.rows.gates import GATES, Gates, missed_gates
 from optimizer.rows.row import COLUMNS, Row
 
-_AGAINST = ("size_ratio", "agreement", "cosine_similarity", "speedup")
+_AGAINST = ("size_ratio", *CLOSENESS, "speedup")
 
 
 def judged(row: Row, gates: Gates, earlier: Row | None = None) -> Row:
@@ -27,9 +28,16 @@ def subject(row: Row, gates: Gates) -> Row:
 
 
 def at_best(row: Row) -> Row:
-    """The row with every figure that has an interval, and the lower end of one, at the better end of its interval."""
+    """The row with every figure that has an interval, and either end of one, at the better end of its interval.
+
+    Of a loss the original's figure is what makes it that end: the artifact's own has no interval here.
+    """
     better = {gate: getattr(row, end) for gate in GATES if gate in COLUMNS and (end := _better_end(gate)) in COLUMNS}
-    return replace(row, **{gate: value for gate, value in better.items() if value is not None})
+    for gate, loss in GATES.items():
+        least = getattr(row, f"{gate}_low", None) if loss.worse else None
+        if least is not None:
+            better[f"original_{loss.column}"] = getattr(row, loss.column) + least
+    return replace(row, **{column: value for column, value in better.items() if value is not None})
 
 
 def _absolute(row: Row, gates: Gates) -> Iterator[dict[str, Any]]:

@@ -16,6 +16,7 @@ from optimizer.evaluation.predict import decision, predict
 from optimizer.evaluation.random_inputs import RandomInputs
 from optimizer.formats.format import Calibrated
 from optimizer.model.checkpoint import Checkpoint
+from optimizer.model.embedding import Embedder, embedder
 from optimizer.model.runnable import Runnable
 from optimizer.model.task import Task
 from optimizer.processes.processor import described
@@ -36,20 +37,31 @@ def calibrated(calibration: Calibration, original: Checkpoint, environment: Envi
         tokens = inputs.examples(None).values()
         return [_alone(example) for example in tokens]
 
-    return Calibrated(
-        examples, likeness(original.task, original.model.config), calibration_record(calibration, environment)
-    )
+    embeds = None
+    if original.task == "encoder" and original.model.main_input_name == "input_ids":
+        embeds = embedder(original.directory, calibration.data.pooling)
+    compared = likeness(original.task, original.model.config, embeds)
+    return Calibrated(examples, compared, calibration_record(calibration, environment))
 
 
-def likeness(task: Task, config: Any) -> Likeness:
-    """Answers as an evaluation asks for them and compares them; the texts of a batch are of one length."""
+def likeness(task: Task, config: Any, embeds: Embedder | None = None) -> Likeness:
+    """Answers as an evaluation asks for them and compares them; the texts of a batch are of one length.
+
+    Scores are as near as the probabilities that they are the logits of.
+    """
     decides = decision(task, config)
 
     def ask(model: Runnable, batch: dict[str, Tensor]) -> Tensor:
-        return predict(task, model, batch).logits
+        return predict(task, model, batch, embedder=embeds).logits
 
     if decides == "vector":
         return Likeness(ask, agrees=cosine, divergence=lambda one, other: 1 - cosine(one, other))
+    if decides == "number":
+        return Likeness(
+            ask,
+            agrees=lambda one, other: 1 - (one.sigmoid() - other.sigmoid()).abs().flatten(1).mean(1),
+            divergence=lambda one, other: divergence(one, other, "set"),
+        )
     return Likeness(
         ask,
         agrees=lambda one, other: agrees(one, other, decides),

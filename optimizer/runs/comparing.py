@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from optimizer.data.calibration import measured
-from optimizer.data.texts import DataSettings, check_labels
+from optimizer.data.labels import gold
+from optimizer.data.texts import DataSettings
 from optimizer.errors import ModelError, as_optimizer_error
 from optimizer.evaluation import size
 from optimizer.evaluation.job import Environment, EvaluationSettings
@@ -37,7 +38,7 @@ def compare(
     source = locate(ModelSettings(path=original))
     checkpoint = open_checkpoint(source.directory)
     texts = measured(data or DataSettings(), is_demo=source.is_demo, calibrated=False)
-    check_labels(texts, checkpoint.config)
+    gold(texts, checkpoint.config)
     environment = environment or Environment()
     directories = {name: locate(ModelSettings(path=str(place))).directory for name, place in optimized.items()}
     for directory in directories.values():  # before the first is measured

@@ -10,22 +10,38 @@ from typing import Any
 import torch
 
 from optimizer.errors import ArtifactError, OptimizerError, RecipeError
-from optimizer.evaluation.predict import decision
-from optimizer.formats.engine import EngineSettings
+from optimizer.evaluation.predict import having
 from optimizer.manifest import versions
+from optimizer.model.embedding import embedder
 from optimizer.model.locate import name_of
 from optimizer.processes.processor import described
 from optimizer.recipe import Recipe
+from optimizer.rows.figure import Need
 from optimizer.rows.found import find
 from optimizer.rows.gates import GATES
 from optimizer.rows.row import Row
 from optimizer.runs.source import Source, Sources
 from optimizer.stages.stage import knob_values
 
-_LACKING = {
+_LACKING: dict[Need, str] = {
     "labels": "the texts have no labels for it; write data.label=COLUMN or ~gates.{}",
+    "group": "the texts are in no groups; write data.group=COLUMN or ~gates.{}",
     "decision": "this model decides on no label, so it has no agreement; write ~gates.{}",
+    "logits": "this model gives embeddings, no logits; write ~gates.{}",
+    "class": "this model gives no text one label of several; write ~gates.{}",
+    "set": "this model gives no text a set of labels; write ~gates.{}",
+    "text label": "this model gives no text a label; write ~gates.{}",
+    "number": "this model gives no text one score; write ~gates.{}",
+    "vector": "this model gives no embeddings; write ~gates.{}",
+    "order": "this model gives neither scores nor embeddings; write ~gates.{}",
+    "tags": "this model labels no tokens; write ~gates.{}",
+    "spans": "this model finds no answers in texts; write ~gates.{}",
+    "text": "this model does not go on with texts; write ~gates.{}",
+    "heard": "this model does not write what it hears; write ~gates.{}",
 }
+"""Why a gate has no figure, for each of what it may need that a model or its texts have not."""
+OF_TEXTS = ("labels", "group")
+"""Those that the texts have not."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +61,7 @@ def plan(recipe: Recipe, sources: Sources | None = None) -> Plan:
     """
     source = (sources or Sources()).of(recipe.model, recipe.data, calibrated=recipe.calibrated)
     recipe = recipe.fitted(source.checkpoint.outline)
+    _check_data(recipe, source)
     _check_measured(recipe, source)
     if recipe.environment.device != "cpu" and not torch.cuda.is_available():
         raise RecipeError(f"device: '{recipe.environment.device}' is not there; write device=cpu")
@@ -78,20 +95,37 @@ def _plan(recipe: Recipe, sources: Sources) -> Plan | OptimizerError:
 
 
 def _check_measured(recipe: Recipe, source: Source) -> None:
-    """Refuse a gate, or an agreement asked of an engine, that this model on these texts does not have."""
-    checkpoint = source.checkpoint
-    lacking = {
-        "labels": not source.has_labels,
-        "decision": decision(checkpoint.task, checkpoint.model.config) not in ("class", "set"),
-    }
+    """Refuse a gate that this model on these texts does not have."""
     for gate in recipe.gates.bounds():
-        for need in GATES[gate].needs:
-            if lacking.get(need):
-                raise RecipeError(f"gates.{gate}: {_LACKING[need].format(gate)}")
-    engine = recipe.output.engine_settings
-    numbers = decision(checkpoint.task, checkpoint.model.config) == "number"
-    if numbers and isinstance(engine, EngineSettings) and engine.agreement is not None:
-        raise RecipeError("engine.agreement: this model decides on no label and gives no embedding; remove it")
+        if need := lacking(gate, source):
+            raise RecipeError(f"gates.{gate}: {_LACKING[need].format(gate)}")
+
+
+def _check_data(recipe: Recipe, source: Source) -> None:
+    """Refuse what is said of the texts and means nothing to this model, and an embedding model of unknown modules."""
+    checkpoint, data = source.checkpoint, recipe.data
+    has = having(checkpoint.task, checkpoint.model.config)
+    embeds = checkpoint.task == "encoder" and checkpoint.model.main_input_name == "input_ids"
+    if embeds and recipe.evaluation.examples != 0:
+        embedder(checkpoint.directory, data.pooling)
+    elif data.pooling and not embeds:
+        raise RecipeError("data.pooling: is for encoders of text, which this model is not; remove it")
+    if data.tokens and "tags" not in has:
+        raise RecipeError(
+            "data.tokens: is for models that label words, which this one does not; write data.text=COLUMN"
+        )
+    if data.group and "number" not in has and not ("class" in has and source.has_labels):
+        raise RecipeError("data.group: nothing of this model on these texts is told by groups; remove it")
+
+
+def lacking(gate: str, source: Source) -> Need | None:
+    """What a gate needs and this model on these texts has not, whatever is evaluated; None if it has all."""
+    checkpoint = source.checkpoint
+    has = {"examples", "repetitions", *having(checkpoint.task, checkpoint.model.config)}
+    has |= {"labels"} if source.has_labels else set()
+    has |= {"group"} if source.has_groups else set()
+    # What a model lacks is said before what its texts lack.
+    return next((need for need in sorted(GATES[gate].needs, key=OF_TEXTS.__contains__) if need not in has), None)
 
 
 def _earlier(recipe: Recipe, source: Source) -> Row | None:
@@ -120,6 +154,8 @@ def _run_id(recipe: Recipe, source: Source) -> str:
     decisive = {"original": source.fingerprint, "texts": source.data_fingerprint} | versions(recipe.packages)
     if source.calibration:
         decisive["calibration"] = source.calibration.fingerprint
+    if recipe.data.pooling:
+        decisive["pooling"] = recipe.data.pooling
     values = recipe.values() | decisive
     return f"{recipe.name}-{_digest({key: values[key] for key in values.keys() - {'gates', 'model', 'data'}})}"
 

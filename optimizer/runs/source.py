@@ -3,7 +3,8 @@
 from typing import Any
 
 from optimizer.data.calibration import Calibration, measured, share_out
-from optimizer.data.texts import DataSettings, Texts, check_labels
+from optimizer.data.labels import gold
+from optimizer.data.texts import DataSettings, Texts
 from optimizer.errors import ModelError, OptimizerError
 from optimizer.model.checkpoint import Checkpoint, open_checkpoint
 from optimizer.model.directory import fingerprint, stamps
@@ -11,7 +12,8 @@ from optimizer.model.locate import ModelSettings, Original, locate
 
 
 class Source:
-    """An original and its texts as they were when they were opened; `has_labels` of this model for each text.
+    """An original and its texts as they were when they were opened; `has_labels` of this model for each text,
+    `has_groups` of texts.
 
     There are `examples` texts to measure on, of which so many are `different`.
 
@@ -35,7 +37,8 @@ class Source:
         self.data_fingerprint = texts.fingerprint
         self.examples = len(texts.texts)
         self.different = len(set(texts.texts))
-        self.has_labels = check_labels(texts, checkpoint.config) is not None
+        self.has_labels = gold(texts, checkpoint.config) is not None
+        self.has_groups = texts.groups is not None
         self.calibration = calibration
         self.dropped = dropped
         self._checkpoint: Checkpoint | None = checkpoint

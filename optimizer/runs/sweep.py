@@ -233,7 +233,9 @@ def _too_few(plan: Plan) -> list[str]:
     asked, given = plan.recipe.evaluation.examples, plan.source.examples
     if counted(plan.source.checkpoint.task) != "texts" or asked == 0:
         return []
-    return too_few(plan.recipe.gates.bounds(), given if asked is None else min(asked, given))
+    count = given if asked is None else min(asked, given)
+    apart = plan.source.checkpoint.task == "encoder" and isinstance(plan.recipe.data.text, list)
+    return too_few(plan.recipe.gates.bounds(), 2 * count if apart else count)  # of a pair each is embedded
 
 
 def _warn(recipe: Recipe, say: Say) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from optimizer.errors import RecipeError, install
 from optimizer.recipe import Recipe
 from optimizer.rows.row import Row
-from optimizer.search import grid, holdout, trials
+from optimizer.search import gating, grid, holdout, trials
 from optimizer.search.space import Range, Search, changed, grid_of, settings
 
 __all__ = ["Range", "Search", "search", "settings"]
@@ -34,6 +34,7 @@ def search(
     process is at this search.
     """
     goal = settings(recipe)
+    recipe = gating.fitted(recipe, goal, say)
     parts = holdout.parts(recipe, goal, out)
     if parts.why_not:
         say(f"search: {parts.why_not}")

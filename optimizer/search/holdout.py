@@ -12,7 +12,7 @@ from typing import Any
 from optimizer.data.parts import FEWEST_HELD_OUT, held_out_count
 from optimizer.errors import RecipeError
 from optimizer.evaluation.inputs import reads_texts
-from optimizer.rows.front import quality
+from optimizer.rows.front import closeness_of, quality
 from optimizer.rows.row import Row
 from optimizer.runs.plan import Plan, plan_all
 from optimizer.search.space import Search, itself
@@ -61,10 +61,11 @@ def told(chosen: Row, row: Row) -> str:
     """The figures of the chosen run on the texts kept aside, beside those that it was chosen by, in one line."""
     if row.status == "failed":
         return f"failed on the texts kept aside: {row.error}"
-    name = "cosine similarity" if row.agreement is None else "agreement"
-    figures = [f"{name} {quality(row):.4f}"] if quality(row) is not None else []
-    if row.agreement_low is not None and row.agreement_high is not None:
-        figures[-1] += f" ({row.agreement_low:.4f} to {row.agreement_high:.4f})"
+    name = closeness_of(row)
+    figures = [f"{name.replace('_', ' ')} {quality(row):.4f}"] if quality(row) is not None else []
+    low, high = (getattr(row, f"{name}_{end}", None) for end in ("low", "high"))
+    if figures and low is not None and high is not None:
+        figures[-1] += f" ({low:.4f} to {high:.4f})"
     if quality(chosen) is not None:
         figures.append(f"{quality(chosen):.4f} on those it was chosen by")
     missed = f"; beyond chance, {row.error}: ask for more than you need" if row.status == "rejected" else ""

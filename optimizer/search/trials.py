@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from optimizer.errors import ArtifactError, RecipeError
 from optimizer.recipe import Recipe
-from optimizer.rows.front import front, quality
+from optimizer.rows.front import closeness_of, front, quality
 from optimizer.rows.gates import Gates, shortfall
 from optimizer.rows.row import STATUSES, Row
 from optimizer.rows.verdict import subject
@@ -122,9 +122,9 @@ def _journal_path(goal: Search, base: Recipe, out: Path) -> Path:
     assert isinstance(planned, Plan)  # what cannot be planned alone has been raised
     decisive = {
         "run": planned.run_id,
-        "gates": base.gates.model_dump(),
+        "gates": base.gates.values(),
         # What is kept aside the texts tell, whose fingerprint is in the run's id.
-        "search": goal.model_dump(exclude={"trials", "holdout", *(["by"] if goal.by == "tpe" else [])}),
+        "search": goal.model_dump(exclude={"trials", "holdout", "otherwise", *({"by"} if goal.by == "tpe" else ())}),
     }
     digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
     return out / "search" / f"{base.name}-{digest}.jsonl"
@@ -219,14 +219,13 @@ def _say_best(row: Row, count: int, goal: Search, settings: str, say: Callable[[
 def _outcome(row: Row, goal: Search) -> str:
     if row.status == "failed":
         return f"failed: {row.error}"
-    columns = dict.fromkeys((goal.column, *(["agreement"] if row.agreement is not None else [])))
+    columns = dict.fromkeys((goal.column, *([] if quality(row) is None else [closeness_of(row)])))
     figures = ", ".join(f"{column} {getattr(row, column):.6g}" for column in columns)
     return figures if row.status == "ok" else f"{figures}, rejected"
 
 
 def _closeness(row: Row) -> str:
-    name = "cosine similarity" if row.agreement is None else "agreement"
-    return f"{name} {quality(row):.4f}"
+    return f"{closeness_of(row).replace('_', ' ')} {quality(row):.4f}"
 
 
 def _words(values: Mapping[str, Any]) -> str:

@@ -5,7 +5,7 @@ LLM.int8(): Dettmers et al. (2022); NF4 and double quantization: Dettmers et al.
 
 import importlib
 import logging
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from functools import reduce
 from typing import Any, ClassVar, Literal
@@ -50,11 +50,11 @@ class Bitsandbytes(Stage):
             reasons = "".join(f" ({routed[name].module}: {reason})" for name, reason in list(kept.items())[:1])
             raise NothingToDo(f"no linear layer is left to quantize{reasons}")
         skipped = _skips(before, chosen)
-        dtype = _rest_dtype(before, chosen.values())
+        dtype, others = _beside(before, chosen.values())
         quantized = Quantized(self._stored_bits(), fixed=True)
         after = before.with_entries(replace(entry, quantized=quantized) for entry in chosen.values())
         if not before.casts:
-            after = after.with_entries(replace(entry, dtype=dtype) for entry in _rest(before, chosen.values()))
+            after = after.with_entries(replace(before.entries[name], dtype=own) for name, own in others.items())
         stored = str(dtype).removeprefix("torch.")
         return after.with_config(dtype=stored, torch_dtype=None, quantization_config=self._config(skipped))
 
@@ -70,12 +70,11 @@ class Bitsandbytes(Stage):
         for module, reason in {context.routed[name].module: reason for name, reason in kept.items()}.items():
             context.log(f"bitsandbytes: {module} stays as it is: {reason}")
         names = {entry.name for entry in chosen.values()}
-        dtype = _rest_dtype(context.outline, chosen.values())
-        others = () if context.outline.casts else {entry.name for entry in _rest(context.outline, chosen.values())}
+        others = {} if context.outline.casts else _beside(context.outline, chosen.values())[1]
 
         def transform(weight: Weight) -> list[Weight]:
             if weight.name not in names:
-                return [cast_weight(weight, dtype) if weight.name in others else weight]
+                return [cast_weight(weight, others[weight.name]) if weight.name in others else weight]
             if self.bits == 8:
                 return [quantize_8bit(weight)]
             return [quantize_4bit(weight, self.type, self.double_quantization)]
@@ -174,24 +173,25 @@ def _turned(matrix: torch.Tensor, weight: Weight) -> torch.Tensor:
     return matrix.T if weight.input_axis == 0 else matrix
 
 
-def _rest(outline: Outline, chosen: Iterable[Entry]) -> list[Entry]:
-    """The floats beside the chosen weights, but for those that the model itself keeps in float32."""
+def _beside(outline: Outline, chosen: Collection[Entry]) -> tuple[torch.dtype, dict[str, torch.dtype]]:
+    """The one dtype of the floats beside the chosen weights, which loses none of their digits, and that of each.
+
+    They load as they are stored, and biases as config.json says: both must say the same, or no layer computes. Of a
+    model in float16, what it keeps in float32 itself is of another.
+    """
     names = {entry.name for entry in chosen}
-    return [
-        entry
+    others = [
+        (entry, entry.place.module)
         for entry in outline.entries.values()
         if entry.place is not None and entry.dtype.is_floating_point and entry.name not in names
-        if not is_left_out(entry.place.module, outline.precise)
     ]
-
-
-def _rest_dtype(outline: Outline, chosen: Collection[Entry]) -> torch.dtype:
-    """The one dtype of all floats beside the chosen weights, which loses none of their digits.
-
-    They load as they are stored, and biases as config.json says: both must say the same, or no layer computes.
-    """
-    rest = _rest(outline, chosen) or list(chosen)
-    return reduce(torch.promote_types, (entry.dtype for entry in rest))
+    precise = {entry.name for entry, module in others if is_left_out(module, outline.precise)}
+    rest = [entry for entry, _ in others if entry.name not in precise] or list(chosen)
+    dtype = reduce(torch.promote_types, (entry.dtype for entry in rest))
+    least = torch.float32 if dtype == torch.float16 else dtype
+    return dtype, {
+        entry.name: torch.promote_types(entry.dtype, least) if entry.name in precise else dtype for entry, _ in others
+    }
 
 
 def _skips(outline: Outline, chosen: Collection[str]) -> list[str]:

@@ -191,7 +191,7 @@ def _laid(step: Step, outline: Outline, route: Route, made_by: Mapping[str, Step
     except NothingToDo as error:
         if step.is_optional:
             return Laid(step, outline, {}, outline, str(error))
-        raise StageError(f"stages.{step.label}: {error}; remove the stage") from None
+        raise StageError(f"stages.{step.label}: {error}; remove the stage, or choose another recipe") from None
 
 
 @contextmanager

@@ -9,7 +9,8 @@ import pytest
 from fake_hub import FakeHub
 
 from optimizer.data.calibration import share_out
-from optimizer.data.texts import DataSettings, Texts, check_labels, read
+from optimizer.data.labels import check_labels
+from optimizer.data.texts import DataSettings, Texts, read
 from optimizer.errors import DataError
 
 CLASSIFIER = {"architectures": ["BertForSequenceClassification"]}

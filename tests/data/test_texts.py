@@ -11,7 +11,8 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from optimizer.data.texts import DataSettings, Texts, check_labels, read
+from optimizer.data.labels import check_labels
+from optimizer.data.texts import DataSettings, Texts, read
 from optimizer.errors import DataError
 
 ROWS = [{"text": "hello, you", "label": "yes", "more": 1}, {"text": "grüß\ndich", "label": "no", "more": 2}]
@@ -114,7 +115,7 @@ def test_labels_missing_here_and_there_are_refused(suffix: str, tmp_path: Path) 
     assert message.startswith(f"{path}{places[suffix]}: has no 'label'")
 
 
-@pytest.mark.parametrize("label", [1.5, True, ["a"], {"a": 1}])
+@pytest.mark.parametrize("label", [True, [True], [["a"]], [1.5], {"a": 1}])
 def test_a_label_that_is_neither_word_nor_number_is_refused(label: object, tmp_path: Path) -> None:
     message = refusal(write(tmp_path / "a.jsonl", [{"text": "x", "label": label}]))
     assert f":1: 'label' holds {json.dumps(label)}" in message

@@ -16,6 +16,7 @@ from optimizer.evaluation.agreement import (
     divergence,
     negative_log_likelihood,
     wilson,
+    wilson_by_text,
     word_errors,
 )
 
@@ -45,6 +46,19 @@ def test_wilson_holds_the_share_and_stays_within_zero_and_one(counts: tuple[int,
 def test_wilson_is_never_certain() -> None:
     assert wilson(1, 1)[0] < 0.25
     assert wilson(0, 1)[1] > 0.75
+
+
+def test_answers_of_one_text_are_not_independent() -> None:
+    apart = wilson_by_text(torch.tensor([9.0, 8, 9, 8, 9, 8, 9, 8, 9, 8] * 10), torch.full((100,), 10.0))
+    together = wilson_by_text(torch.tensor([10.0, 7] * 50), torch.full((100,), 10.0))
+    assert apart == pytest.approx(wilson(850, 1000))  # varies less than chance would: no narrower for it
+    assert together[0] < apart[0] < 0.85 < apart[1] < together[1]
+    # Texts that are alike throughout are as many trials as texts.
+    assert wilson_by_text(torch.tensor([10.0, 0] * 50), torch.full((100,), 10.0)) == pytest.approx(
+        wilson(50, 100), abs=0.002
+    )
+    assert wilson_by_text(torch.tensor([30.0, 30]), torch.tensor([30.0, 30])) == wilson(2, 2)
+    assert wilson_by_text(torch.tensor([3.0]), torch.tensor([4.0])) == wilson(0.75, 1)
 
 
 def test_rows_agree_when_their_largest_logit_is_the_same() -> None:

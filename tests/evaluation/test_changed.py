@@ -12,8 +12,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig
 
 from optimizer.data.texts import DataSettings, read
+from optimizer.data.tokens import TokenInputs
 from optimizer.evaluation.changed import Changed
-from optimizer.evaluation.inputs import batches, prepare
+from optimizer.evaluation.inputs import Batch, batches, prepare
 from optimizer.evaluation.job import Environment, EvaluationSettings
 from optimizer.evaluation.measure import Job, evaluate
 from optimizer.evaluation.predict import predict
@@ -137,9 +138,47 @@ def test_the_token_is_the_first_that_differs(tiny_model: TinyModel, tmp_path: Pa
     for place in (row, lengths[0] + lengths[1] - 1):
         after[place] = -after[place]
     changed = Changed("token-classification", AutoConfig.from_pretrained(model), inputs, keep_texts=False)
-    changed.add(first, Answers(before, after))
+    owners = torch.tensor(first.positions).repeat_interleave(first.inputs["attention_mask"].sum(1))
+    changed.add(first, Answers(before, after, texts=owners))
     (change,) = changed.found()
     assert (change.position, change.token, change.tokens) == (first.positions[1], 2, 2)
+
+
+def test_where_words_are_labelled_the_place_is_that_of_a_word(tiny_model: TinyModel, tmp_path: Path) -> None:
+    path = tmp_path / "words.jsonl"
+    choose = random.Random(0)
+    rows = [{"tokens": ["unseenword", *choose.choices(WORDS, k=choose.randint(2, 9))]} for _ in range(60)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    model = tiny_model("token-classification")
+    texts = read(DataSettings(path=str(path), tokens="tokens", label="", keep_texts=True), is_demo=False)
+    one = Job(
+        model, noisy(model, tmp_path / "artifact"), "f", "token-classification", texts.source, texts.fingerprint,
+        EvaluationSettings(repetitions=0, batch_size=4), Environment(threads=1), tmp_path / "cache", changes=tmp_path,
+    )  # fmt: skip
+    figures = evaluate(one)
+    found = read_changes(tmp_path)
+    assert found
+    assert figures["counted"] == "words"
+    assert found.total == round((1 - figures["sentence_agreement"]) * len(rows)) > 0
+    assert sum(each.tokens or 0 for each in found.shown) == round((1 - figures["agreement"]) * figures["examples"])
+    for change in found.shown:
+        words = rows[change.position]["tokens"]
+        assert change.text == " ".join(words)
+        assert change.token is not None
+        assert change.token < len(words)
+    inputs = prepare(model, "token-classification", texts, 0)
+    assert isinstance(inputs, TokenInputs)
+    starts = {0: torch.tensor([-1, 0, 2, 2, 3, -1])}  # the second word has no token, the third two
+    starts[0][3] = -1
+    changed = Changed(
+        "token-classification", AutoConfig.from_pretrained(model), inputs, keep_texts=False, starts=starts
+    )
+    before = torch.tensor([[1.0, 0.0, 0.0]] * 3)
+    after = before.flip(1)
+    after[0] = before[0]
+    changed.add(Batch({}, (0,)), Answers(before, after, texts=torch.zeros(3, dtype=torch.long)))
+    (change,) = changed.found()
+    assert (change.token, change.tokens) == (2, 2)
 
 
 def test_spans_are_places_and_their_words_are_kept_with_the_texts(tiny_model: TinyModel, tmp_path: Path) -> None:

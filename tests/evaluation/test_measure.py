@@ -40,6 +40,10 @@ TIMED = {
 }  # fmt: skip
 COMMON = {"data", "examples", "counted", "texts_cut", "texts_blank", "evaluate_seconds"}
 INVARIANCE = {"batch_invariance", "batch_changed"}
+NEIGHBOURS = {"neighbour_agreement", "neighbour_agreement_low", "neighbour_agreement_high", "neighbour_overlap_10"}
+QUALITY = {"macro_f1", "matthews", "calibration_error", "accuracy"}
+RIGHT = QUALITY | {f"original_{name}" for name in QUALITY} | {"mcnemar_p", "accuracy_drop_low", "accuracy_drop_high"}
+SENTENCES = {"sentence_agreement", "sentence_agreement_low", "sentence_agreement_high"}
 LOGITS = COMMON | {"max_logit_difference", "mean_logit_difference"}
 DECIDED = LOGITS | {"agreement", "agreement_low", "agreement_high", "kl_divergence"}
 CLASSES = DECIDED | {"distinct_answers", "original_distinct_answers"}
@@ -90,7 +94,7 @@ def test_everything_is_measured_in_other_processes(tiny_model: TinyModel, tmp_pa
     one = job(original, changed(original, tmp_path / "artifact", noisy), "sequence-classification", tmp_path / "cache")
     threads = torch.get_num_threads()
     figures: dict[str, Any] = evaluate(replace(one, settings=EvaluationSettings(repetitions=3, length=16)))
-    assert measured(figures) == CLASSES | TIMED | INVARIANCE | {"accuracy", "original_accuracy"}
+    assert measured(figures) == CLASSES | TIMED | INVARIANCE | RIGHT
     assert figures["data"] == "some.jsonl"
     assert figures["examples"] == 4
     assert 0 <= figures["agreement_low"] < figures["agreement"] <= figures["agreement_high"] <= 1
@@ -133,8 +137,8 @@ def test_errors_of_the_child_are_errors_here(tiny_model: TinyModel, tmp_path: Pa
 
 
 EXPECTED: dict[Task, set[str]] = {
-    "sequence-classification": CLASSES | {"accuracy", "original_accuracy"},
-    "token-classification": CLASSES,
+    "sequence-classification": CLASSES | RIGHT,
+    "token-classification": CLASSES | SENTENCES,
     "question-answering": DECIDED,
     "image-classification": CLASSES - {"texts_cut", "texts_blank"},
     "seq2seq-lm": CLASSES,
@@ -142,14 +146,15 @@ EXPECTED: dict[Task, set[str]] = {
     "masked-lm": CLASSES,
     "causal-lm": CLASSES | {"perplexity", "original_perplexity"},
     "zero-shot-image-classification": CLASSES - {"texts_cut", "texts_blank"},
-    "encoder": COMMON | {"cosine_similarity"},
+    "encoder": COMMON | NEIGHBOURS | {"cosine_similarity", "cosine_similarity_p1"},
 }
 
 
-OF_TOKENS = ("token-classification", "masked-lm", "causal-lm", "seq2seq-lm", "speech-seq2seq")
+OF_TOKENS = ("masked-lm", "causal-lm", "seq2seq-lm", "speech-seq2seq")
 COUNTED = dict.fromkeys(OF_TOKENS, "tokens") | dict.fromkeys(
     ("image-classification", "zero-shot-image-classification"), "images"
 )
+COUNTED["token-classification"] = "words"
 
 
 @pytest.mark.parametrize("task", EXPECTED)
@@ -217,7 +222,8 @@ def test_labels_follow_their_texts_through_sorting_and_sampling(tiny_model: Tiny
 def test_numbers_have_no_agreement(tiny_model: TinyModel, tmp_path: Path) -> None:
     original = tiny_model("sequence-classification", tmp_path / "model", num_labels=1)
     figures = compare(job(original, original, "sequence-classification", tmp_path))
-    assert set(figures) | {"evaluate_seconds"} == LOGITS
+    assert set(figures) | {"evaluate_seconds"} == LOGITS | {"spearman", "kendall"}
+    assert (figures["spearman"], figures["kendall"]) == (1, 1)
 
 
 def test_sets_agree_label_by_label(tiny_model: TinyModel, tmp_path: Path) -> None:

@@ -54,6 +54,11 @@ def test_a_miss_that_more_texts_would_mend_says_how_many() -> None:
     ]
     assert would_show([gate("agreement_low", None), gate("agreement", "it")], figures) == []
     assert would_show([gate("agreement_low", "it")], {"agreement": 0.98}) == []
+    words = {**figures, "counted": "words", "sentence_agreement": 0.995}
+    assert would_show([gate("agreement_low", "it")], words) == [], "their interval is by text"
+    assert would_show([gate("sentence_agreement_low", "it")], words) == [
+        "sentence_agreement_low 0.99 takes about 1522 texts at sentence_agreement 0.9950"
+    ]
     assert would_show([gate("size_ratio against a-1", "it")], figures) == []
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from optimizer.evaluation import tally as module
-from optimizer.evaluation.agreement import IGNORED, wilson
+from optimizer.evaluation.agreement import IGNORED, wilson, wilson_by_text
 from optimizer.evaluation.tally import Answers, Tally
 
 ORIGINAL = torch.tensor([[0.0, 2.0], [3.0, 0.0], [0.0, 1.0]])
@@ -50,10 +50,10 @@ def test_numbers_have_differences_but_no_agreement() -> None:
     assert tally.figures() == {"examples": 3, "max_logit_difference": 3, "mean_logit_difference": 1}
 
 
-def test_vectors_have_a_cosine_alone() -> None:
+def test_vectors_are_only_counted_here() -> None:
     tally = Tally("vector")
     tally.add(Answers(torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.tensor([[1.0, 0.0], [0.0, 1.0]])))
-    assert tally.figures() == {"examples": 2, "cosine_similarity": pytest.approx(0.5)}
+    assert tally.figures() == {"examples": 2}
 
 
 def test_perplexity_is_the_exponential_of_the_mean_surprise_over_all_batches() -> None:
@@ -98,3 +98,17 @@ def test_the_word_error_rate_is_over_all_words_of_the_original() -> None:
     tally.add_texts([["the", "cat"], []], [["the", "dog"], []])
     tally.add_texts([["a", "bird"]], [["a", "bird", "sees"]])
     assert tally.figures()["word_error_rate"] == 2 / 4
+
+
+def test_answers_that_belong_to_texts_have_an_interval_by_text() -> None:
+    original = torch.eye(2).repeat(6, 1)
+    artifact = torch.cat([original[:8], original[8:].flip(1)])
+    owners = torch.tensor([7, 7, 7, 7, 2, 2, 2, 2, 5, 5, 5, 5])
+    whole, parts = Tally("class"), Tally("class")
+    whole.add(Answers(original, artifact, texts=owners))
+    for rows in (slice(0, 6), slice(6, 12)):
+        parts.add(Answers(original, artifact, texts=owners).at(rows))
+    assert whole.figures() == parts.figures()
+    found = whole.figures()
+    expected = wilson_by_text(torch.tensor([4.0, 4, 0]), torch.tensor([4.0, 4, 4]))
+    assert (found["agreement_low"], found["agreement_high"]) == pytest.approx(expected)

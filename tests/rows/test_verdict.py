@@ -29,6 +29,30 @@ def test_what_chance_may_have_done_is_no_miss_beyond_chance(gate: str) -> None:
     assert far.error == f"{gate} 0.9890 misses the gate 0.99 by 0.0010"
 
 
+def test_a_loss_of_accuracy_is_judged_at_its_least_and_the_accuracy_as_it_is() -> None:
+    figures = {"accuracy": 0.93, "original_accuracy": 0.95, "accuracy_drop_low": 0.004, "accuracy_drop_high": 0.036}
+    assert judged(row(**figures), Gates(accuracy_drop=0.01)).status == "rejected"
+    assert judged(row(**figures), Gates(accuracy_drop=0.01, beyond_chance=True)).status == "ok"
+    missed = judged(row(**figures), Gates(accuracy_drop=0.003, accuracy=0.94, beyond_chance=True))
+    assert missed.error == (
+        "accuracy_drop 0.0040 misses the gate 0.003 by 0.0010; accuracy 0.9300 misses the gate 0.94 by 0.0100"
+    )
+    assert missed.original_accuracy == 0.95
+    assert judged(row(**figures), Gates(accuracy_drop_high=0.01, beyond_chance=True)).status == "ok"
+
+
+def test_embeddings_and_scores_are_held_to_an_earlier_run_too() -> None:
+    earlier = row(run_id="old-1", neighbour_agreement=0.98, cosine_similarity=0.999)
+    close = {"neighbour_agreement": 0.95, "neighbour_agreement_low": 0.9, "neighbour_agreement_high": 0.985}
+    gates = Gates(against="somewhere")
+    assert judged(row(cosine_similarity=0.999, **close), gates, earlier).status == "ok"
+    far = judged(row(cosine_similarity=0.999, **close | {"neighbour_agreement_high": 0.97}), gates, earlier)
+    assert far.error is not None
+    assert far.error.startswith("against old-1: neighbour_agreement 0.98 to 0.97: ")
+    scores = judged(row(spearman=0.9), gates, row(run_id="old-1", spearman=0.95))
+    assert scores.error == "against old-1: spearman 0.95 to 0.9: changed by -0.05, allowed +0"
+
+
 def test_what_has_no_interval_is_judged_as_it_is() -> None:
     gates = Gates(size_ratio=0.5, agreement=0.9, beyond_chance=True)
     assert judged(row(size_ratio=0.6, agreement=0.9), gates).error == "size_ratio 0.6000 misses the gate 0.5 by 0.1000"

@@ -154,7 +154,8 @@ def test_config_json_tells_modules_apart_by_their_whole_names(tmp_path: Path, sk
 
 
 def test_nothing_left_is_refused(originals: dict[str, Path], tmp_path: Path) -> None:
-    expected = r"^stages\.bitsandbytes: no linear layer is left to quantize{}; remove the stage$"
+    remedy = "remove the stage, or choose another recipe"
+    expected = rf"^stages\.bitsandbytes: no linear layer is left to quantize{{}}; {remedy}$"
     with pytest.raises(StageError, match=expected.format(r" \(classifier: it is the head\)")):
         tiny.staged(originals["bert"], {"bitsandbytes": {"only": ["classifier.weight"]}})
     with pytest.raises(RecipeError, match=expected.format("")):
@@ -261,15 +262,27 @@ def test_heads_of_each_architecture() -> None:
     assert t5["encoder.block.0.layer.1.DenseReluDense.wo"] == "the model keeps it in float32"
 
 
-def test_a_model_that_keeps_layers_in_float32(tmp_path: Path) -> None:
-    original = tiny.save(tiny.t5(), tmp_path / "model")
-    tiny.optimize(original, tmp_path / "artifact", {"bitsandbytes": {}})
+HALF = {"stage": "cast", "dtype": "float16", "compute": "stored"}
+
+
+@pytest.mark.parametrize("stored", [torch.float32, torch.float16])
+@pytest.mark.parametrize(
+    "stages", [{"bitsandbytes": {}}, {"bitsandbytes": {}, "half": HALF}, {"half": HALF, "bitsandbytes": {}}]
+)
+def test_a_model_that_keeps_layers_in_float32(
+    tmp_path: Path, stages: dict[str, dict[str, Any]], stored: torch.dtype
+) -> None:
+    """As transformers does for the float16 model: beside bitsandbytes it loads them as they are stored."""
+    original = tiny.save(tiny.t5().to(stored), tmp_path / "model")
+    tiny.optimize(original, tmp_path / "artifact", stages)
     model = load(tmp_path / "artifact")
     with torch.no_grad():
         logits = model(**tiny.INPUTS, decoder_input_ids=tiny.INPUTS["input_ids"]).logits
     assert logits.isfinite().all()
-    assert model.encoder.block[0].layer[1].DenseReluDense.wo.weight.dtype == torch.float32
-    assert model.encoder.block[0].layer[1].DenseReluDense.wi.weight.dtype == torch.int8
+    layer = model.encoder.block[0].layer
+    assert layer[1].DenseReluDense.wo.weight.dtype == torch.float32
+    assert layer[1].DenseReluDense.wi.weight.dtype == torch.int8
+    assert layer[0].layer_norm.weight.dtype == (torch.float16 if "half" in stages else stored) == model.dtype
 
 
 def test_no_weight_is_read_beforehand(originals: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:

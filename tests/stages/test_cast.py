@@ -1,14 +1,18 @@
 """Casting: rounded, never overflowing silently, integers untouched."""
 
 import math
+import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny
 import torch
 
+import optimizer
 from optimizer.errors import StageError
+from optimizer.model.loading import load
 from optimizer.model.weight import Weight
 from optimizer.stages.cast import Cast
 from optimizer.stages.cast import cast as cast_tensor
@@ -95,3 +99,24 @@ def test_the_stage(compute: Any, as_stored: bool, loads_as: str) -> None:
     assert stage.outline(replace(before, casts=True), before.places).config["dtype"] == (
         "bfloat16" if compute == "stored" else "float32"
     )
+
+
+@pytest.mark.parametrize(
+    ("stages", "dtype", "remedy"),
+    [
+        ({"cast": {"dtype": "bfloat16", "compute": "stored"}}, "bfloat16", "compute: float32"),
+        ({"bitsandbytes": {}, "cast": {"compute": "auto"}}, "float16", "format=packed"),
+    ],
+)
+def test_a_model_that_loads_in_float32_alone(tmp_path: Path, stages: dict[str, Any], dtype: str, remedy: str) -> None:
+    original = tiny.save(tiny.xlnet(), tmp_path / "model")
+    line = f"stages.cast: compute: transformers loads parts of 'xlnet' in float32 beside {dtype}; write {remedy}"
+    with pytest.raises(StageError, match=f"^{re.escape(line)}$"):
+        tiny.staged(original, stages)
+    # What is refused: once this computes, the refusal may go.
+    with pytest.raises(RuntimeError, match="expected scalar type Float"), torch.no_grad():
+        load(original, dtype=getattr(torch, dtype))(**tiny.INPUTS)
+    mended = stages | {"cast": {"compute": "auto"}} if remedy == "format=packed" else {"cast": {"dtype": dtype}}
+    tiny.optimize(original, tmp_path / "artifact", mended, format="packed")
+    with torch.no_grad():
+        assert optimizer.load(tmp_path / "artifact")(**tiny.INPUTS).logits.isfinite().all()
