@@ -129,6 +129,7 @@ class Recipe:
         name: str,
         log: Callable[[str], None],
         examples: Callable[[], Examples] | None = None,
+        keep: staging.Keep = lambda compute: compute(),
     ) -> Staged:
         """The original, which goes by `name`, with the stages made ready; the rest as of `staging.prepare`."""
         recipe = self.fitted(original.outline)
@@ -136,7 +137,7 @@ class Recipe:
             log(line)
         casts = FORMATS[self.output.format].casts
         return staging.prepare(
-            original, name, recipe.steps, recipe.made_by(), casts, log, examples, self.allow_nonfinite
+            original, name, recipe.steps, recipe.made_by(), casts, log, examples, self.allow_nonfinite, keep
         )
 
     def values(self) -> dict[str, Any]:

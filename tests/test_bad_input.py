@@ -90,6 +90,7 @@ def test_a_sweep_over_all_recipes(optimizer: Command, tiny_model: Model, tmp_pat
         "best",
         "fastest",
         "smallest",
+        "smallest_steps",
         "int8_onnx",
         "int8_openvino",
         "narrow_int8",

@@ -248,7 +248,7 @@ def _nothing() -> NoReturn:
     raise AssertionError("a stage that needs neither model nor texts asked for them")
 
 
-CONTEXT = Context(sketch(), {}, lambda line: None, _nothing, _nothing)
+CONTEXT = Context(sketch(), {}, lambda line: None, _nothing, _nothing, _nothing)
 """For stages that look at one weight at a time."""
 
 

@@ -7,8 +7,10 @@ from optimizer.data.parts import by_hash, part
 from optimizer.data.texts import DataSettings, Text, Texts, fingerprint, read
 from optimizer.errors import DataError
 
-MOST = 512
-"""Texts that are calibrated on, of however many there are: engines ask for a few hundred, and each costs time."""
+MOST = 4096
+"""Texts that are calibrated on, of however many are given: how often each word is met is counted on them."""
+SPARED = 512
+"""Texts that are taken from those to measure on, of however many there are."""
 FEWEST = 8
 _SHARE = 5  # at most one in so many of the texts to be measured on
 _TOLERATED = 0.01  # of the given texts: more means that the wrong file was given
@@ -86,7 +88,7 @@ def split(texts: Texts) -> tuple[Texts, Texts]:
     Which are which is decided by their sha256, so that it depends on no order and no seed; equal texts stay together.
     Raises DataError when there are too few.
     """
-    count = min(MOST, len(set(texts.texts)) // _SHARE)
+    count = min(SPARED, len(set(texts.texts)) // _SHARE)
     if count < FEWEST:
         raise DataError(
             f"data.calibration: {texts.name} has too few texts to spare some for calibration; "

@@ -67,13 +67,14 @@ def narrowed_codes(codes: Iterable[Codes], selections: Sequence[Selection]) -> I
 
 
 def _selected(codes: Codes, selection: Selection) -> Codes:
-    values, scale = codes.values, codes.scale
+    values, scale, columns = codes.values, codes.scale, codes.columns
     if selection.rows is not None:
         values = values.index_select(0, selection.rows)
         scale = scale.index_select(0, selection.rows) if scale.ndim else scale
     if selection.columns is not None:
         values = values.index_select(1, selection.columns)
-    return replace(codes, values=values, scale=scale)
+        columns = None if columns is None else columns.index_select(1, selection.columns)
+    return replace(codes, values=values, scale=scale, columns=columns)
 
 
 def hand_codes_to_engine(graph: Any, readers: Mapping[str, Codes]) -> int:
@@ -116,7 +117,7 @@ def _is_matrix(node: Any) -> bool:
 
 def holds(codes: Codes) -> bool:
     """Whether a graph's int8 weights can be these codes as they are."""
-    by_row = tuple(codes.scale.shape) in ((), (len(codes.values), 1))
+    by_row = tuple(codes.scale.shape) in ((), (len(codes.values), 1)) and codes.columns is None
     return by_row and int(codes.values.abs().max()) <= LARGEST
 
 

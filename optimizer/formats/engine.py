@@ -12,6 +12,7 @@ from optimizer.engines.runnable import Runnable
 from optimizer.errors import ArtifactError, StageError
 from optimizer.formats.format import Context, Stored
 from optimizer.manifest import Listed
+from optimizer.model.examples import FEW
 from optimizer.model.loading import write_config
 from optimizer.model.outline import Entry, Outline
 from optimizer.model.task import Task
@@ -143,6 +144,6 @@ def calibration(context: Context) -> list[dict[str, torch.Tensor]]:
     """The texts to calibrate on; none where the format is not calibrated."""
     if context.calibration is None:
         return []
-    examples = context.calibration.examples()
+    examples = context.calibration.examples()[:FEW]
     context.log(f"calibrated on {len(examples)} texts")
     return examples

@@ -11,6 +11,9 @@ from torch import Tensor
 Examples = Sequence[Mapping[str, Tensor]]
 """Texts, each `[1, tokens]` by the names of the model's inputs."""
 
+FEW = 512
+"""Texts that ranges of activations and curvatures rest on, the first of however many: each costs time."""
+
 
 def input_names(model: Any) -> tuple[str, ...]:
     """What an encoder is given: ids and mask, and the types of tokens if it knows more than one."""

@@ -19,19 +19,24 @@ class Codes:
 
     `values` are integers in the weight's shape; `scale` is float32 of shape () for one scale, has 1 for each axis along
     which values share one, or (groups, 1) in place of an axis that is cut into groups: (rows, 1), (rows, groups, 1).
+    With `columns`, float32 (…, 1, columns), `scale` is (…, rows, 1), and each value has one of either.
     """
 
     values: torch.Tensor
     scale: torch.Tensor
     dtype: torch.dtype
+    columns: torch.Tensor | None = None
 
     def restore(self) -> torch.Tensor:
-        """The weight: each product in float32, then rounded to `dtype`."""
-        grouped = self._grouped()
-        return (grouped.float() * self.scale).reshape(self.values.shape).to(self.dtype)
+        """The weight: each product in float32, the rows' first, then rounded to `dtype`."""
+        restored = (self._grouped().float() * self.scale).reshape(self.values.shape)
+        return (restored if self.columns is None else restored * self.columns).to(self.dtype)
 
     def extremes(self) -> torch.Tensor:
         """The largest and the smallest value of each scale, as `restore` gives them: rounding keeps their order."""
+        if self.columns is not None:
+            restored = self.restore()
+            return torch.stack([restored.max(), restored.min()]) if restored.numel() else restored.new_zeros(2)
         grouped = self._grouped()
         shared = [axis for axis in range(grouped.ndim) if not self.scale.ndim or self.scale.shape[axis] == 1]
         ends = [end(shared, keepdim=True) for end in (grouped.amax, grouped.amin)]

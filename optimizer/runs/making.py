@@ -6,17 +6,21 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 
 from optimizer.artifact.building import building
 from optimizer.artifact.write import write
+from optimizer.calibration.store import stored
 from optimizer.data.calibration import Calibration
 from optimizer.errors import ArtifactError
 from optimizer.evaluation import size
 from optimizer.evaluation.models import quiet
+from optimizer.formats.format import Calibrated
 from optimizer.manifest import verify
 from optimizer.model.checkpoint import Checkpoint
 from optimizer.model.locate import Original
@@ -27,6 +31,9 @@ from optimizer.runs.calibrating import calibrated
 from optimizer.stages.untouched import Remainder
 
 log = logging.getLogger(__name__)
+
+ORIGINALS = "originals"
+"""The folder in `out` of what has been computed of originals."""
 
 
 def make(
@@ -50,7 +57,7 @@ def make(
         seconds = _seconds(reuse) if reuse else None
         if reuse is None or not _take_over(reuse, artifact):
             start = time.perf_counter()
-            _optimize(checkpoint, recipe, original, calibration, alone, artifact)
+            _optimize(checkpoint, recipe, original, calibration, alone, artifact, directory.parents[1] / ORIGINALS)
             seconds = time.perf_counter() - start
         return {
             "optimize_seconds": seconds,
@@ -66,6 +73,7 @@ def _optimize(
     calibration: Calibration | None,
     alone: Remainder | None,
     artifact: Path,
+    cache: Path,
 ) -> None:
     if checkpoint.unknown:
         log.info("carried over as they are, the model does not know them: %s", ", ".join(checkpoint.unknown))
@@ -77,8 +85,20 @@ def _optimize(
             log.info("left alone: %s", each)
     environment = recipe.environment
     texts = calibrated(calibration, checkpoint, environment) if calibration else None
-    staged = recipe.staged(checkpoint, original.name, log.info, texts.examples if texts else None)
+    staged = recipe.staged(
+        checkpoint,
+        original.name,
+        log.info,
+        texts.examples if texts else None,
+        partial(stored, cache, _statistics_of(checkpoint, texts)) if texts else lambda compute: compute(),
+    )
     write(staged, artifact, threads=environment.threads, calibration=texts, alone=alone, commit=original.commit)
+
+
+def _statistics_of(checkpoint: Checkpoint, texts: Calibrated) -> dict[str, Any]:
+    """All that decides the statistics of an original."""
+    versions = {"torch": torch.__version__, "transformers": transformers.__version__}
+    return {"original": checkpoint.fingerprint, **texts.record, **versions}
 
 
 def _seconds(artifact: Path) -> float | None:

@@ -173,7 +173,7 @@ def _measure(plan: Plan, out: Path, directory: Path) -> Figures:
         data_fingerprint=plan.source.data_fingerprint,
         settings=plan.recipe.evaluation,
         environment=plan.recipe.environment,
-        cache=out / "originals",
+        cache=out / making.ORIGINALS,
         calibrated=plan.source.calibration is not None,
         changes=directory,
     )

@@ -7,7 +7,7 @@ from typing import Any
 from optimizer.errors import RecipeError, install
 from optimizer.recipe import Recipe
 from optimizer.rows.row import Row
-from optimizer.search import gating, grid, holdout, trials
+from optimizer.search import bisect, gating, grid, holdout, trials
 from optimizer.search.space import Range, Search, changed, grid_of, settings
 
 __all__ = ["Range", "Search", "search", "settings"]
@@ -48,6 +48,8 @@ def search(
 
 
 def _proposer(recipe: Mapping[str, Any], goal: Search, say: Callable[[str], None]) -> trials.Proposer:
+    if goal.by == "bisect":
+        return bisect.propose
     if goal.by != "tpe":
         found = grid_of(recipe, goal)
         for line in found.left_out:

@@ -75,13 +75,14 @@ class Search(Settings):
 
     `otherwise` are gates in place of the recipe's own where a model has not what these need, those of them that it has.
     `by` is how: tpe goes by what has been found, grid tries every combination, turns one range after the other, each of
-    its choices beside the best so far; these two all of them, unless `trials` is less. `holdout` is the share of the
+    its choices beside the best so far; these two all of them, unless `trials` is less. bisect halves the one range that
+    it has: for a setting of which more meets the gates sooner and less is what is sought. `holdout` is the share of the
     texts that are kept aside to report on, never fewer than 500 nor more than half; 0: none are.
     """
 
     minimize: str | None = None
     maximize: str | None = None
-    by: Literal["tpe", "grid", "turns"] = "tpe"
+    by: Literal["tpe", "grid", "turns", "bisect"] = "tpe"
     trials: int = Field(default=20, ge=1)
     seed: int = Field(default=0, ge=0, lt=2**32)
     holdout: float = Field(default=0.3, ge=0, le=0.5)
@@ -130,7 +131,9 @@ def settings(recipe: Mapping[str, Any]) -> Search:
     known = own_values(base)
     for key in goal.ranges:
         _check_key(key, base, known)
-    if goal.by != "tpe":
+    if goal.by == "bisect":
+        _check_bisected(goal, base)
+    elif goal.by != "tpe":
         count = len(grid_of(recipe, goal).combinations)
         if goal.by == "turns":
             count = min(count, 1 + sum(len(choices(key, span)) - 1 for key, span in goal.ranges.items()))
@@ -147,7 +150,7 @@ def settings(recipe: Mapping[str, Any]) -> Search:
 
 def itself(recipe: Mapping[str, Any], goal: Search) -> Recipe:
     """The recipe without its search; that of choices may be in need of packages that not all its combinations need."""
-    return changed(recipe, {}, installed=goal.by == "tpe")
+    return changed(recipe, {}, installed=goal.by in ("tpe", "bisect"))
 
 
 def changed(recipe: Mapping[str, Any], values: Mapping[str, Any], *, installed: bool = True) -> Recipe:
@@ -259,6 +262,14 @@ def _check_column(goal: Search, base: Recipe) -> None:
     )
     if unmeasured:
         raise RecipeError(f"{where}: this evaluation does not measure {goal.column}; write evaluation=full")
+
+
+def _check_bisected(goal: Search, base: Recipe) -> None:
+    spans = list(goal.ranges.values())
+    if len(spans) != 1 or not isinstance(spans[0], Range) or spans[0].step is not None:
+        raise RecipeError("search.by: bisect takes one range of numbers; write {low: 1, high: 6}, or by: tpe")
+    if not base.gates.bounds():
+        raise RecipeError("search.by: bisect goes by the gates, and there is none; write ++gates.agreement=0.99")
 
 
 def _check_key(key: str, base: Recipe, known: Mapping[str, Any]) -> None:

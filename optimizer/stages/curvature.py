@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from optimizer.calibration.answers import surprise
 from optimizer.errors import StageError
 from optimizer.model.examples import Examples, input_names, of_one_length
-from optimizer.model.task import Task, problem_of
+from optimizer.model.task import Task
 
 _DRAWS = 2  # answers drawn for each text: a second halves the noise for half as much time again
 _BATCH = 32
@@ -57,7 +57,7 @@ def curvatures(model: Any, task: Task, modules: Collection[str], examples: Examp
         for batch in of_one_length(examples, _BATCH):
             outputs = model(**{name: batch[name] for name in names})
             for last in (*[False] * (_DRAWS - 1), True):
-                loss = _surprise(outputs, task, model.config, draw)
+                loss = surprise(outputs, task, model.config, draw)
                 for _, made in seen.values():
                     made.grad = None
                 if not loss.isfinite():
@@ -113,32 +113,3 @@ def _watched(model: nn.Module, modules: Collection[str]) -> Iterator[dict[str, t
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def _surprise(outputs: Any, task: Task, config: Any, draw: torch.Generator) -> Tensor:
-    """Minus the log-likelihood of answers drawn from the model's own distribution, summed over the texts.
-
-    Where it gives numbers, they are the means of normal distributions of variance 1.
-    """
-    match task:
-        case "sequence-classification" if problem_of(config) == "number":
-            return _normal(outputs.logits, draw)
-        case "sequence-classification" if problem_of(config) == "set":
-            chosen = torch.bernoulli(outputs.logits.detach().sigmoid(), generator=draw)
-            return functional.binary_cross_entropy_with_logits(outputs.logits, chosen, reduction="sum")
-        case "sequence-classification" | "token-classification" | "masked-lm":
-            return _class(outputs.logits.flatten(0, -2), draw)
-        case "question-answering":
-            return _class(outputs.start_logits, draw) + _class(outputs.end_logits, draw)
-        case "encoder":
-            return _normal(outputs.last_hidden_state.mean(1), draw)
-    raise StageError(f"a model for {task} has no calibration of this kind; remove the stage")
-
-
-def _class(logits: Tensor, draw: torch.Generator) -> Tensor:
-    chosen = torch.multinomial(logits.detach().softmax(-1), 1, generator=draw)[:, 0]
-    return functional.cross_entropy(logits, chosen, reduction="sum")
-
-
-def _normal(means: Tensor, draw: torch.Generator) -> Tensor:
-    return (means * torch.randn(means.shape, generator=draw)).sum()

@@ -37,8 +37,8 @@ def _allows(allowed: Iterable[str], name: str) -> bool:
 def _broken(weight: Weight) -> int:
     """How many of the numbers that are stored for a weight are not finite."""
     match weight.stored:
-        case Codes(scale=scale):
-            return _count(scale)
+        case Codes(scale=scale, columns=columns):
+            return _count(scale) + (0 if columns is None else _count(columns))
         case Parts(tensors=tensors):
             return sum(map(_count, tensors.values()))
         case tensor:

@@ -8,29 +8,40 @@ Variables (1996).
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
 
+from optimizer.calibration.answers import TASKS
 from optimizer.errors import StageError
-from optimizer.model.outline import Outline, Quantized
+from optimizer.model.outline import Entry, Outline, Quantized
 from optimizer.model.weight import Codes, Place, Role, Weight, Weights, cut, grouped_axis
+from optimizer.stages.fisher import allocated
 from optimizer.stages.stage import Context, Stage, Transform
 
 _MATRIX = 2  # axes at least
+_STACK = 3  # axes at most, where rows and columns get scales of their own
 _HALF = 0.5
 _SCALE_BITS = 32
 _FINEST = 1e-3
 _LARGEST_CODE = torch.iinfo(torch.int32).max
 
 
+def _is_unset(value: Any) -> bool:
+    """Whether a setting that came later is not given: recipes without it keep their ids."""
+    return value is None
+
+
 class Quantize(Stage):
-    """Either `bits` (2 to 8: symmetric, a scale per output, or per `group` of its neighbouring inputs) or `step`.
+    """One of `bits` (2 to 8: symmetric, a scale per output, or per `group` of its neighbouring inputs), `step`, or both
+    of `allocate` and `bits_per_parameter`.
 
     A row of an embedding, and a kernel of a convolution, is an output; of experts in one tensor each has its own.
     `step` is in standard deviations of the weight: one step for the tensor, as many levels as it takes, the better
     trade when entropy-coded. `dead_zone` (0 to 1, in steps) widens the interval that becomes zero.
+    `bits_per_parameter` (0.5 to 8) is what a value may take on average, entropy-coded and scales included: with
+    `allocate: fisher` calibration texts say which rows and columns get more of it.
     """
 
     kind: ClassVar[str] = "quantize"
@@ -40,29 +51,56 @@ class Quantize(Stage):
     group: int | None = Field(default=None, ge=2)
     step: float | None = Field(default=None, ge=_FINEST, le=16, allow_inf_nan=False)
     dead_zone: float = Field(default=0.0, ge=0, lt=1)
+    allocate: Literal["fisher"] | None = Field(default=None, exclude_if=_is_unset)
+    bits_per_parameter: float | None = Field(default=None, ge=0.5, le=8, allow_inf_nan=False, exclude_if=_is_unset)
 
     @model_validator(mode="after")
     def _one_of_them(self) -> Self:
-        if self.bits is None and self.step is None:
+        given = [name for name in ("bits", "step", "bits_per_parameter") if getattr(self, name) is not None]
+        if not given:
             raise ValueError("bits or step: one of them is required; write bits: 8 or step: 0.25")
-        if self.bits is not None and self.step is not None:
-            raise ValueError("bits and step exclude each other; remove one")
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} exclude each other; remove one")
+        if (self.allocate is None) != (self.bits_per_parameter is None):
+            raise ValueError(
+                "allocate and bits_per_parameter go together; write allocate: fisher, bits_per_parameter: 2.5"
+            )
+        if self.allocate and self.dead_zone:
+            raise ValueError("dead_zone: does not go with allocate; remove it")
         if self.group is not None and self.bits is None:
             raise ValueError("group: goes with bits only; remove it")
         return self
 
+    @property
+    def calibrated(self) -> bool:
+        """Where the texts say what matters."""
+        return self.allocate is not None
+
     def outline(self, before: Outline, routed: Mapping[str, Place]) -> Outline:
         """Matrices become codes, of a length that groups must divide."""
+        if self.allocate and before.task not in TASKS:
+            raise StageError(
+                f"allocate: no texts can be calibrated on for {before.task}; write recipe=compact, or step: 0.25 in "
+                "place of allocate and bits_per_parameter"
+            )
         alone = self.leaves_alone(before, routed)
         matrices = [before.entries[name] for name in routed if name not in alone]
         for entry in matrices:
-            inputs = entry.shape[routed[entry.name].input_axis]
-            if self.group is not None and entry.values and inputs % self.group:
-                raise StageError(
-                    f"{entry.name}: its rows of {inputs} are no multiple of group: {self.group}; write another group"
-                )
+            self._check(entry, routed[entry.name])
         quantized = Quantized(self._stored_bits(), fixed=False)
         return before.with_entries(replace(entry, quantized=quantized) for entry in matrices)
+
+    def _check(self, entry: Entry, place: Place) -> None:
+        inputs = entry.shape[place.input_axis]
+        if self.group is not None and entry.values and inputs % self.group:
+            raise StageError(
+                f"{entry.name}: its rows of {inputs} are no multiple of group: {self.group}; write another group"
+            )
+        if self.allocate and entry.values and (place.role == "convolution" or len(entry.shape) > _STACK):
+            raise StageError(
+                f"{entry.name}: allocate is for matrices, it is {place.role} of {len(entry.shape)} axes; "
+                f"leave it out with skip: ['{entry.name}']"
+            )
 
     def leaves_alone(self, before: Outline, routed: Mapping[str, Place]) -> Mapping[str, str]:
         """What is no matrix of floats."""
@@ -75,13 +113,18 @@ class Quantize(Stage):
 
     def _stored_bits(self) -> float:
         """The codes' own bits and their scales', or the entropy of a normal distribution."""
+        if self.bits_per_parameter is not None:
+            return self.bits_per_parameter
         if self.step is not None:
             return max(1.0, 0.5 * math.log2(2 * math.pi * math.e) - math.log2(self.step))
         assert self.bits is not None
         return self.bits + (_SCALE_BITS / self.group if self.group else 0)
 
     def prepare(self, weights: Weights, context: Context) -> Transform:
-        """Needs no pass over the weights; those that are no matrix, or an empty one, stay as they are."""
+        """Reads the weights only to allocate; those that are no matrix, or an empty one, stay as they are."""
+        if self.bits_per_parameter is not None:
+            codes = allocated(weights, context.routed, context.statistics(), self.bits_per_parameter, context.log)
+            return lambda weight: [weight.with_codes(codes[weight.name]) if weight.name in codes else weight]
         return lambda weight: [self._quantized(weight) if _is_matrix(weight) else weight]
 
     def _quantized(self, weight: Weight) -> Weight:

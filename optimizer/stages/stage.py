@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
+from optimizer.calibration.statistics import Statistics
 from optimizer.model.examples import Examples
 from optimizer.model.outline import Outline
 from optimizer.model.weight import Place, Role, Weight, Weights
@@ -22,7 +23,8 @@ class Context:
     `outline` is the model as earlier stages left it; `routed` gives the places of the weights that the step is for, by
     their names in the checkpoint; `log` takes a line for the run's log. `model` makes a torch model of it, in float32
     and in memory; `examples` gives the calibration texts as tokens, `[1, tokens]` by the names of the model's inputs,
-    where the stage says that it is `calibrated`, and raises StageError where there are none.
+    where the stage says that it is `calibrated`, and raises StageError where there are none; `statistics` what they
+    show of the model that the stage finds.
     """
 
     outline: Outline
@@ -30,6 +32,7 @@ class Context:
     log: Callable[[str], None]
     model: Callable[[], Any]
     examples: Callable[[], Examples]
+    statistics: Callable[[], Statistics]
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class Stage(Settings):
     `default_roles` are what it is for unless its step says; `packages` what it needs installed, `extra` what of ours
     brings them, if one does; `needs_floats` says that it cannot work on the codes that another stage left;
     `only_casts` that it changes no more than dtypes;
-    `calibrated` that it needs calibration texts; `only_removes` that what it leaves in is meant to be as it was.
+    `only_removes` that what it leaves in is meant to be as it was.
     """
 
     kind: ClassVar[str]
@@ -60,9 +63,13 @@ class Stage(Settings):
     extra: ClassVar[str | None] = None
     needs_floats: ClassVar[bool] = True
     only_casts: ClassVar[bool] = False
-    calibrated: ClassVar[bool] = False
     only_removes: ClassVar[bool] = False
     knob: ClassVar[Knob | None] = None
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether it needs calibration texts."""
+        return False
 
     def outline(self, before: Outline, routed: Mapping[str, Place]) -> Outline:
         """The outline as this stage leaves it: as it was, where only values change; reads no value.

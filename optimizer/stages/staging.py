@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 import torch
 
+from optimizer.calibration.statistics import Statistics, statistics
 from optimizer.errors import NothingToDo, RecipeError, StageError
 from optimizer.model import internals
 from optimizer.model.checkpoint import Checkpoint
@@ -19,6 +20,9 @@ from optimizer.model.weight import ROLES, Place, Weight
 from optimizer.settings import nearest
 from optimizer.stages.finite import check_original, check_staged
 from optimizer.stages.stage import Context, Step, Transform
+
+Keep = Callable[[Callable[[], Statistics]], Statistics]
+"""What gives the statistics that a function computes, from where they are kept if they are."""
 
 Transforms = tuple[tuple[str, frozenset[str], Transform], ...]
 """Each with the label of its step, and the names of the weights that go through it."""
@@ -121,11 +125,12 @@ def prepare(
     log: Callable[[str], None],
     examples: Callable[[], Examples] | None = None,
     allow_nonfinite: tuple[str, ...] = (),
+    keep: Keep = lambda compute: compute(),
 ) -> Staged:
     """Ready every stage in turn; one that needs figures of the whole model reads the outcome of those before it.
 
     `record`, `name` and `allow_nonfinite` as for a Staged, `casts` as for an Outline, `examples` as for a Context; none
-    of the steps is to be left out.
+    of the steps is to be left out. `keep` may give statistics of the original that were computed before.
     """
     outline = replace(original.outline, casts=casts)
     laid = lay(outline, steps)
@@ -145,11 +150,22 @@ def prepare(
                     yield from (after for after in through if after.name in names)
 
         so_far = Staged(record, packages, name, original, each.before, transforms, allow_nonfinite)
-        context = Context(each.before, each.routed, log, so_far.materialise, examples or _none(each.step))
+        texts = examples or _none(each.step)
+        known = _known(so_far, texts, keep)
+        context = Context(each.before, each.routed, log, so_far.materialise, texts, known)
         transform = each.step.stage.prepare(weights, context)
         log(f"{each.step.label}: {each.step.stage.kind} on {each.changed} of {len(each.before.places)} weights")
         transforms = (*transforms, (each.step.label, altered, transform))
     return Staged(record, packages, name, original, last(outline, laid), transforms, allow_nonfinite)
+
+
+def _known(so_far: Staged, examples: Callable[[], Examples], keep: Keep) -> Callable[[], Statistics]:
+    """The statistics of the model that a stage finds: of the original where it is the first, which may be known."""
+
+    def compute() -> Statistics:
+        return statistics(so_far.materialise(), so_far.outline.task, examples())
+
+    return compute if so_far.transforms else lambda: keep(compute)
 
 
 def _none(step: Step) -> Callable[[], Examples]:

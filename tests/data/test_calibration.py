@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from optimizer.data.calibration import FEWEST, MOST, apart, split
+from optimizer.data.calibration import FEWEST, MOST, SPARED, apart, split
 from optimizer.data.texts import DataSettings, Text, Texts, fingerprint
 from optimizer.errors import DataError
 
@@ -32,8 +32,8 @@ def test_a_split_shares_no_text_and_loses_none() -> None:
 
 def test_a_split_takes_no_more_than_it_needs() -> None:
     _, calibration = split(numbered(10_000))
-    assert len(calibration.texts) == MOST
-    others = texts_of(*(f"other {number}" for number in range(2000)))
+    assert len(calibration.texts) == SPARED
+    others = texts_of(*(f"other {number}" for number in range(MOST + 9)))
     kept, _ = apart(numbered(10), others)
     assert len(kept.texts) == MOST
     assert kept.texts == apart(numbered(10), texts_of(*reversed(others.texts)))[0].texts

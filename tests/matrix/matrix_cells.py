@@ -22,6 +22,8 @@ GRAPHS = {
 WEIGHTS = [recipe for recipe in RECIPES if recipe not in GRAPHS]
 WEIGHT_FORMATS = ("dense", "packed")
 GRAPH_FORMATS = ("openvino", "onnx", "packed_openvino")
+ALLOCATED = ("smallest", "best")
+"""The recipes whose codes follow from calibration texts: what is expected is what the dense artifact holds."""
 BITSANDBYTES = ("int8", "nf4", "balanced", "aggressive", "support_desk")
 
 
@@ -41,7 +43,7 @@ class Cell:
     def settings(self) -> tuple[str, ...]:
         """As on the command line, where nothing is measured: no gates, and of a search what it starts from."""
         match self.recipe:
-            case "smallest" | "best" | "fastest":
+            case "smallest" | "smallest_steps" | "best" | "fastest":
                 unmeasured = ["~gates.agreement", "~search"]
             case "support_desk":
                 unmeasured = ["~gates.agreement", "~gates.size_ratio"]
@@ -107,6 +109,11 @@ _HALF_OF_IT = Reason(
     "stages.cast: compute: transformers loads parts of '…' in float32 beside …; write compute: float32"
 )
 _HALF_BESIDE = Reason("stages.cast: compute: transformers loads parts of '…' in float32 beside …; write format=packed")
+_UNCALIBRATED = Reason(
+    "stages.quantize: allocate: no texts can be calibrated on for …; write recipe=compact, or step: 0.25 in place of "
+    "allocate and bits_per_parameter"
+)
+_READ_SEE_HEAR = ("t5", "bart", "vit", "swin", "resnet", "siglip", "clip", "whisper", "wav2vec2", "hubert")
 _WRITE_SEE_HEAR = (
     "gpt2", "llama", "llama-tied", "llama-bfloat16", "qwen2", "qwen3", "phi3", "bloom", "mixtral", "fused", "qwen2-moe",
     "gpt-oss", "t5", "bart", "vit", "swin", "resnet", "siglip", "clip", "whisper", "wav2vec2", "hubert", "masked-lm",
@@ -115,6 +122,7 @@ _CALIBRATED = [recipe for recipe in GRAPHS if recipe != "narrow_int8"]
 
 REFUSED: list[Refused] = [
     Refused(_NO_GRAPH, _WRITE_SEE_HEAR, _cells(*GRAPHS)),
+    Refused(_UNCALIBRATED, _READ_SEE_HEAR, _cells("smallest")),
     Refused(_CONSTANT_LENGTH, ["funnel"], _cells(*_CALIBRATED)),
     Refused(_UNCONVERTED, ["llama-classifier"], _cells(*_CALIBRATED, formats=["openvino", "packed_openvino"])),
     Refused(_UNKNOWN_LAYERS, ["albert", "funnel", "xlnet", "llama-classifier"], _cells("narrow_int8")),

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from matrix_answers import Inputs, answer, answers, dense_beside
-from matrix_cells import BITSANDBYTES, Cell
+from matrix_cells import ALLOCATED, BITSANDBYTES, GRAPHS, Cell
 from matrix_staged import CHANGES, Change, encoder, options, staged, staged_dense
 from torch import Tensor
 
@@ -48,7 +48,8 @@ def outcomes(original: Path, cells: Sequence[Cell], inputs: Inputs, scratch: Pat
         if isinstance(place, str):
             found[cell] = place
         else:
-            weights = make(_recipe(cell, narrowed_only=True)) if cell.recipe == "narrow_int8" else original
+            follows = cell.recipe in ("narrow_int8", *ALLOCATED)
+            weights = make(_recipe(cell, staged_only=True)) if follows else original
             assert isinstance(weights, Path), weights
             how = options(place)
             if cell.is_graph and cell.recipe in BITSANDBYTES:  # a graph names no layers, but holds what they restore to
@@ -93,10 +94,10 @@ def _unheard(line: str) -> None:
 
 
 @cache
-def _recipe(cell: Cell, *, narrowed_only: bool = False) -> dict[str, Any]:
+def _recipe(cell: Cell, *, staged_only: bool = False) -> dict[str, Any]:
     """What a cell's settings compose to; or the weights that its stages leave, in the dense format."""
-    settings = [*cell.settings, "format=dense", "~engine"] if narrowed_only else cell.settings
-    return optimizer.compose(*settings)
+    settings = [*cell.settings, "format=dense", *(["~engine"] if cell.recipe in GRAPHS else [])]
+    return optimizer.compose(*(settings if staged_only else cell.settings))
 
 
 def _verdict(cell: Cell, original: Path, artifact: Path, answered: Any, expected: Tensor) -> str | None:

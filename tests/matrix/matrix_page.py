@@ -21,8 +21,8 @@ configurations, go through every recipe that is shipped. **yes** says: the artif
 and answers the same as a model does that holds the weights that the recipe's stages make; a graph in 8 bits within 30 %
 in root mean squares, on models whose random weights are harder to round than trained ones. A number is the reason why
 the combination is refused, listed [below](#reasons) with what to write instead. A recipe that stores weights is tried
-in both of their formats, `dense` and `packed`; `best`, `fastest` and `smallest` are tried without their search, which
-starts from there.
+in both of their formats, `dense` and `packed`; `best`, `fastest`, `smallest` and `smallest_steps` are tried without
+their search, which starts from there; of `smallest` and `best` the dense artifact says what is expected of the others.
 
 This page is written from the table that `tests/matrix` holds the program to; do not edit it.
 """

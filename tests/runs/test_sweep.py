@@ -288,7 +288,13 @@ def test_an_estimate_counts_the_plain_state_dict(tmp_path) -> None:
 
 def test_a_search_is_a_command_with_rows_a_page_and_only_its_front(optimizer, tmp_path) -> None:
     pytest.importorskip("optuna")
-    words = ["recipe=smallest", "search.trials=3", "data.limit=40", "evaluation.repetitions=0", "gates.agreement=0.5"]
+    words = [
+        "recipe=smallest_steps",
+        "search.trials=3",
+        "data.limit=40",
+        "evaluation.repetitions=0",
+        "gates.agreement=0.5",
+    ]
     code, out, err = optimizer(*words, "keep=front")
     assert code == 0, err
     found = rows(tmp_path / "outputs")
@@ -304,9 +310,9 @@ def test_a_search_is_a_command_with_rows_a_page_and_only_its_front(optimizer, tm
     code, _, err = optimizer(*(word for word in words if word != "search.trials=3"), "~search", "keep=none")
     assert code == 0, err
     assert err.count("finished before: ok") == len(err.splitlines()) == 1
-    code, out, _ = optimizer("-m", "recipe=smallest,fp16", "plan=true")
+    code, out, _ = optimizer("-m", "recipe=smallest_steps,fp16", "plan=true")
     assert code == 0
-    assert "smallest: a search of 20 trials" in out
+    assert "smallest_steps: a search of 20 trials" in out
     assert "1 run, 1 to do; at most " in out
     assert optimizer(*words, "gates.size_ratio=0.01", "out=none")[0] == 1
 
@@ -315,10 +321,10 @@ def test_a_sweep_may_hold_a_search(tmp_path, capsys) -> None:
     pytest.importorskip("optuna")
     words = ["evaluation=none", f"model.path={tiny.save(tiny.bert(), tmp_path / 'model')}"]
     ordinary = optimizer.compose("recipe=fp16", *words)
-    search = optimizer.compose("recipe=smallest", "search.trials=2", "~gates.agreement", *words)
+    search = optimizer.compose("recipe=smallest_steps", "search.trials=2", "~gates.agreement", *words)
     options = Options(out=str(tmp_path / "out"))
     assert execute([search, ordinary], options, Basic()) == 0
-    assert [row["recipe"] for row in rows(tmp_path / "out")] == ["fp16", "smallest", "smallest"]
+    assert [row["recipe"] for row in rows(tmp_path / "out")] == ["fp16", "smallest_steps", "smallest_steps"]
     assert "report.html" in capsys.readouterr().out
 
 
@@ -329,7 +335,7 @@ def test_a_sweep_of_nothing_is_nothing(tmp_path) -> None:
 def test_a_folder_in_the_models_own_is_refused(optimizer, tmp_path) -> None:
     tiny.save(tiny.bert(), tmp_path)
     before = sorted(tmp_path.rglob("*"))
-    for words in (["recipe=fp16"], ["recipe=smallest", "~gates.agreement"]):
+    for words in (["recipe=fp16"], ["recipe=smallest_steps", "~gates.agreement"]):
         code, _, err = optimizer(*words, "model.path=.", QUIET)
         assert code == 2
         assert "out: 'outputs' lies in the model's own folder" in one_line(err)

@@ -98,7 +98,12 @@ def test_gates_in_place_of_others_are_gates(otherwise: dict[str, Any], line: str
 def test_a_search_of_an_embedding_model_by_its_neighbours(
     optimizer: Callable[..., tuple[int, str, str]], tiny_model: TinyModel, texts: Path, tmp_path: Path
 ) -> None:
-    asked = ("recipe=smallest", f"model.path={tiny_model('encoder')}", f"data.path={texts}", "evaluation.repetitions=0")
+    asked = (
+        "recipe=smallest_steps",
+        f"model.path={tiny_model('encoder')}",
+        f"data.path={texts}",
+        "evaluation.repetitions=0",
+    )
     code, out, err = optimizer(*asked, "search.trials=2", "search.otherwise.neighbour_agreement=0.2", "threads=1")
     assert code == 0, err
     assert "its gate is neighbour_agreement 0.2, by search.otherwise" in err

@@ -1,0 +1,1 @@
+"""What is known of how a model answers, from calibration texts."""
