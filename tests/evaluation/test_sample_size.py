@@ -82,5 +82,5 @@ def test_where_tokens_are_counted_nothing_is_said(optimizer: Any, tiny_model: An
 def test_a_search_says_it_once(optimizer: Any, tiny_model: Any) -> None:
     pytest.importorskip("optuna")
     words = [f"model.path={tiny_model('sequence-classification')}", "data.path=builtin", "evaluation.repetitions=0"]
-    _, _, err = optimizer("recipe=smallest", *words, "search.trials=3", "threads=1")
+    _, _, err = optimizer("recipe=smallest_steps", *words, "search.trials=3", "threads=1")
     assert err.count("gates.agreement: 200 texts are too few to show 0.99 with its interval: it takes 381") == 1

@@ -84,7 +84,7 @@ def test_gates_that_the_texts_alone_lack_are_refused_as_ever(tiny_model: TinyMod
     ("otherwise", "line"),
     [
         ({"neighbor_agreement": 1}, "search.otherwise: unknown key 'neighbor_agreement'; did you mean "),
-        ({"beyond_chance": True}, "search.otherwise: unknown key 'beyond_chance'; "),
+        ({"beyond_chance": 1}, "search.otherwise: unknown key 'beyond_chance'; "),
         ({"spearman": 3}, "search.otherwise.spearman: 3.0: input should be less than or equal to 1"),
     ],
 )
