@@ -1,5 +1,7 @@
 """Load artifacts of the demo under other releases of transformers, each in a folder of its own, with equal answers.
 
+The last one is the lowest release of everything that loading needs but torch, whose releases are gigabytes each.
+
 python scripts/test_versions.py [VERSION ...]
 """
 
@@ -8,6 +10,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import tomllib
 from pathlib import Path
 
 import torch
@@ -15,6 +18,7 @@ import torch
 import optimizer
 
 VERSIONS = ("5.0.0", "5.5.4", "5.10.2", "5.17.0", "5.20.0", "5.23.0")
+LOWEST = "lowest"
 RECIPES = {
     "dense": ("recipe=fp16", "format=dense"),
     "packed": ("recipe=compact",),
@@ -37,7 +41,8 @@ for place in sys.argv[2:]:
 def main() -> int:
     """Print a Markdown table; the exit code is 0 when every artifact loads under every release and answers alike."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition(",")[0])
-    parser.add_argument("versions", nargs="*", default=VERSIONS, help=f"releases (default: {' '.join(VERSIONS)})")
+    default = [*VERSIONS, LOWEST]
+    parser.add_argument("versions", nargs="*", default=default, help=f"releases (default: {' '.join(default)})")
     given = parser.parse_args()
     good = True
     with tempfile.TemporaryDirectory() as folder:
@@ -48,13 +53,20 @@ def main() -> int:
         for version in given.versions:
             target = Path(folder) / version
             install = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-            wanted = [f"transformers=={version}", "accelerate", "--target", str(target)]
-            subprocess.run([*install, *wanted], check=True, capture_output=True)
+            wanted = lowest() if version == LOWEST else [f"transformers=={version}", "accelerate"]
+            subprocess.run([*install, *wanted, "--target", str(target)], check=True, capture_output=True)
             _ask(version, os.environ | {"PYTHONPATH": f"{_ROOT}{os.pathsep}{target}"}, [*places.values()])
             cells = [_cell(place, version) for place in places.values()]
             good &= all(cell == "equal" for cell in cells)
             print(f"| {version} | " + " | ".join(cells) + " |", flush=True)
     return 0 if good else 1
+
+
+def lowest() -> list[str]:
+    """What pip is asked for: of each package that loading needs the lowest release that is allowed, but for torch."""
+    project = tomllib.loads((_ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    bounds = [each.partition(",")[0].split(">=") for each in project["dependencies"]]
+    return [f"{name}=={version}" for name, version in bounds if name != "torch"] + ["accelerate"]
 
 
 def _made(out: Path, words: tuple[str, ...]) -> Path:

@@ -33,11 +33,11 @@ _FEWEST = 1 << 14
 
 def pack(values: Tensor, rows: Tensor, columns: Tensor, threads: int) -> bytes:
     """The blocks of integer codes `[..., rows, columns]` whose scales have these exponents."""
-    sums = _sums(rows, columns)
-    flat = values.contiguous().numpy().reshape(-1)
+    sums, width = _sums(rows, columns)
+    parted = values.contiguous().numpy().reshape(-1, width)
     places = _places(sums, bounds(*_counted(rows, columns)))
     with ThreadPoolExecutor(threads) as pool:
-        parts = list(pool.map(lambda place: codec.encode(torch.from_numpy(flat[place])), places))
+        parts = list(pool.map(lambda place: codec.encode(torch.from_numpy(parted[place].reshape(-1))), places))
     return b"".join(_block(part) for part in (codec.encode(rows), codec.encode(columns), *parts))
 
 
@@ -70,9 +70,10 @@ def unpack(data: memoryview, expect_shape: Sequence[int] | None, threads: int) -
     if len(kinds) > 1 or any(kind.is_floating_point for kind in kinds):
         raise PayloadError("payload's classes are not integers of one type")
     values = torch.empty(found, dtype=kinds.pop() if kinds else torch.int8)
-    flat = values.numpy().reshape(-1)
-    for place, part in zip(_places(_sums(rows, columns), edges), codes, strict=True):
-        flat[place] = part.numpy()
+    of_each, width = _sums(rows, columns)
+    parted = values.numpy().reshape(-1, width)
+    for place, part in zip(_places(of_each, edges), codes, strict=True):
+        parted[place] = part.numpy().reshape(-1, width)
     return values, rows, columns
 
 
@@ -103,9 +104,11 @@ def _places(sums: Array, edges: Sequence[int]) -> Iterator[Array]:
         yield np.flatnonzero((sums >= low) & (sums < high))
 
 
-def _sums(rows: Tensor, columns: Tensor) -> Array:
-    sums: Array = (rows.to(torch.int32) + columns).numpy().reshape(-1)
-    return sums
+def _sums(rows: Tensor, columns: Tensor) -> tuple[Array, int]:
+    """The sum of exponents of each code, or of each row of so many codes where the columns are all alike."""
+    if columns.numel() and bool((columns == columns.flatten()[0]).all()):
+        return (rows.to(torch.int32) + columns.flatten()[0]).numpy().reshape(-1), columns.shape[-1]
+    return (rows.to(torch.int32) + columns).numpy().reshape(-1), 1
 
 
 def _counted(rows: Tensor, columns: Tensor) -> tuple[Array, Array]:

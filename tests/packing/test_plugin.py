@@ -10,7 +10,7 @@ import tiny
 import torch
 from artifacts import BALANCED, BITSANDBYTES, LINEAR, MODELS, PLAIN, QUERY, STEP, answer, assert_same, kinds
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig
+from transformers import AutoConfig, pipeline
 
 import optimizer
 from optimizer.model.loading import load
@@ -98,6 +98,16 @@ def test_bitsandbytes(
     found = load(packed)
     assert LINEAR[recipe] in kinds(found)
     assert_same(found, load(dense))
+
+
+def test_a_pipeline_takes_either_by_its_directory(
+    tiny_model: Callable[..., Path], both: Callable[..., tuple[Path, Path]]
+) -> None:
+    original = tiny_model("sequence-classification")
+    texts = ["the cat sees a dog", "a small dog likes the red cat"]
+    packed, dense = (pipeline("text-classification", model=str(each))(texts) for each in both(original, STEP))
+    assert packed == dense
+    assert [set(answer) for answer in packed] == [{"label", "score"}] * 2
 
 
 def test_everything_at_once_computes_in_float32(originals: Callable[[str], Path], tmp_path: Path) -> None:
