@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,23 @@ def test_which_are_held_out_depends_on_no_order_and_equal_texts_stay_together() 
     assert set(part(mixed, HELD_OUT).texts) == set(part(numbered(100), HELD_OUT).texts)
     assert len(part(mixed, HELD_OUT).texts) == 60
     assert by_hash(shuffled) == by_hash(texts)
+
+
+def test_a_group_stays_together_with_its_words_and_labels() -> None:
+    plain = numbered(100)
+    groups, words = tuple(f"question {number // 7}" for number in range(100)), tuple((text,) for text in plain.texts)
+    texts = replace(plain, groups=groups, tokens=words)
+    searched, held_out = part(texts, SEARCHED), part(texts, HELD_OUT)
+    assert searched.groups is not None
+    assert held_out.groups is not None
+    assert not set(searched.groups) & set(held_out.groups)
+    assert 30 <= len(held_out.texts) < 30 + 7
+    assert sorted(searched.texts + held_out.texts) == sorted(plain.texts)
+    for each in (searched, held_out):
+        assert each.tokens == tuple((text,) for text in each.texts)
+        assert each.groups == tuple(groups[each.number(index)] for index in range(len(each.texts)))
+    with pytest.raises(DataError, match=r"leave none; write fewer, or for a search search.holdout=0$"):
+        part(replace(texts, groups=("all",) * 100), HELD_OUT)
 
 
 def test_both_parts_are_calibrated_on_the_same_texts_which_are_in_neither(tmp_path: Path) -> None:
