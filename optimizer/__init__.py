@@ -10,11 +10,12 @@ if TYPE_CHECKING:
     from optimizer.api import compare, compose, run, sweep
     from optimizer.artifact.upload import push
     from optimizer.loading import load
+    from optimizer.report.between import diff
 
 __version__ = "0.1.0"
-__all__ = ["compare", "compose", "load", "push", "run", "sweep"]
+__all__ = ["compare", "compose", "diff", "load", "push", "run", "sweep"]
 
-_LAZY = {"load": "optimizer.loading", "push": "optimizer.artifact.upload"}
+_LAZY = {"load": "optimizer.loading", "push": "optimizer.artifact.upload", "diff": "optimizer.report.between"}
 _LAZY |= dict.fromkeys(("compare", "compose", "run", "sweep"), "optimizer.api")
 
 

@@ -114,7 +114,7 @@ def _check_override(override: str) -> None:
     name = override.lstrip("+~").partition("=")[0]
     if name.startswith("-") and name not in CONFIG_DIR_FLAGS:
         raise RecipeError(f"{name}: compose gives one recipe; write a compose for each, and give them all to sweep")
-    if name in COMMAND_KEYS:
+    if name.partition(".")[0] in COMMAND_KEYS:
         raise RecipeError(f"{name}: is no recipe's matter; leave it out, and see the arguments of run and sweep")
     if LAUNCHER.match(override):
         raise RecipeError("hydra/launcher: is no recipe's matter; write sweep(..., launcher='joblib')")

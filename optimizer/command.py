@@ -1,7 +1,7 @@
 """What one command does with its recipes once they are composed: plan, run or search, then show."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,13 @@ from optimizer.runs import sweep as sweeps
 from optimizer.runs.outlook import look_ahead
 from optimizer.runs.run import Keep, failure
 from optimizer.settings import Settings
+from optimizer.tracking import tracker
+
+
+class ReportSettings(Settings):
+    """What else is written of the runs: with `junit` junit.xml, for build servers."""
+
+    junit: bool = False
 
 
 class Options(Settings):
@@ -24,6 +31,8 @@ class Options(Settings):
     keep: Keep = "all"
     plan: bool = False
     debug: bool = False
+    report: ReportSettings = ReportSettings()
+    track: str | None = None
 
     @property
     def folder(self) -> Path:
@@ -41,15 +50,27 @@ def execute(configs: list[dict[str, Any]], options: Options, launcher: Launcher)
     if options.plan:
         return 0 if _show_plan(recipes, searches, options) else 1
     rows = sweep(recipes, options, launcher)
-    good = all(row.status == "ok" for row in rows)
+    results = list(rows)  # of a search what it has come to: that trials miss their gates is its way
     for config in searches:
         found = search(config, options, launcher)
-        good &= any(row.status == "ok" for row in found)
+        results.append(found[0])
         rows += found
+    good = all(row.status == "ok" for row in results)
+    if options.report.junit:
+        from optimizer.report.junit import write_junit
+
+        write_junit(results, options.folder)
     return 0 if _show(rows, options.folder) and good else 1
 
 
-def sweep(recipes: list[Recipe], options: Options, launcher: Launcher, *, settle: bool = True) -> list[Row]:
+def sweep(
+    recipes: list[Recipe],
+    options: Options,
+    launcher: Launcher,
+    *,
+    settle: bool = True,
+    say: Callable[[str], None] | None = None,
+) -> list[Row]:
     """Run every recipe and say on stderr how it goes, with `debug` tracebacks too; `settle` as for `sweeps.sweep`."""
     rows = sweeps.sweep(
         recipes,
@@ -58,7 +79,8 @@ def sweep(recipes: list[Recipe], options: Options, launcher: Launcher, *, settle
         keep=options.keep,
         settle=settle,
         launcher=launcher,
-        say=print_line,
+        say=say or print_line,
+        track=tracker(options.track),
     )
     if options.debug:
         for row in rows:
@@ -74,9 +96,10 @@ def search(recipe: Mapping[str, Any], options: Options, launcher: Launcher) -> l
     out, keep = options.folder, options.keep
     tried: list[Recipe] = []
     seen: dict[str, Row] = {}
+    say = sweeps.once(print_line)  # what is said of every trial
 
     def run(recipes: list[Recipe]) -> list[Row]:
-        rows = sweep(recipes, options, launcher, settle=False)
+        rows = sweep(recipes, options, launcher, settle=False, say=say)
         tried.extend(recipes)
         seen.update({row.run_id: row for row in rows})
         sweeps.drop(seen, out, keep)

@@ -16,7 +16,7 @@ from optimizer.errors import RecipeError
 
 _PACKAGED = Path(__file__).parent / "conf"
 CONF = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parent.parent / "conf"
-COMMAND_KEYS = ("out", "force", "keep", "plan", "debug")
+COMMAND_KEYS = ("out", "force", "keep", "plan", "debug", "report", "track")
 LAUNCHER = re.compile(r"[+~]*hydra[./]launcher(?=[=.@]|$)")
 _IN_A_RECIPE = "hydra/launcher: a recipe cannot choose the launcher; write hydra/launcher=NAME on the command line"
 _SETTING = re.compile(r"(?!hydra\.)([A-Za-z_][\w.]*)=", re.ASCII)  # without a sign, and of no group below another

@@ -144,7 +144,7 @@ class Recipe:
         """Every setting, as the keys of a recipe file that gives this recipe again."""
         return {
             **self.made_by(),
-            "gates": self.gates.bounds(),
+            "gates": self.gates.values(),
             "model": self.model.values(),
             "data": self.data.values(),
             "evaluation": self.evaluation.values(),
@@ -200,7 +200,7 @@ def parse(values: Mapping[str, Any], *, installed: bool = True) -> Recipe:
         environment=build(Environment, _given(values, Environment), ""),
         allow_nonfinite=_patterns(values.get("allow_nonfinite")),
     )
-    _ = recipe.output.engine_settings
+    _ = recipe.output.engine_settings, recipe.gates.allowances
     if recipe.output.also_pt and not FORMATS[recipe.output.format].holds_weights:
         raise RecipeError(f"also_pt: the format {recipe.output.format} holds no weights by their names; remove it")
     if installed:

@@ -225,6 +225,7 @@ def test_help_names_the_pages_that_explain_what_it_lists(optimizer: Callable[...
         ("optimizer/verify.py", "loading"),
         ("optimizer/unpack.py", "formats"),
         ("optimizer/push.py", "hub"),
+        ("optimizer/diff.py", "diff"),
         ("optimizer/report/__main__.py", "sweeps"),
         ("scripts/quantization_code.py", "guide"),
         ("scripts/test_optimized_model.py", "guide"),

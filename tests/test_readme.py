@@ -154,7 +154,7 @@ def test_a_run_leaves_what_it_says(optimizer: Callable[..., tuple[int, str, str]
     told = [line.partition("   ")[0] if not line.startswith(" ") else line.split()[0] for line in tree.splitlines()]
     above = [name.strip() for line in told[:4] for name in line.split(",")]
     within = [line.removeprefix("runs/<run id>/").split()[0] for line in told[4:]]
-    assert within == ["row.json", "recipe.yaml", "run.log", "artifact/"]
+    assert within == ["row.json", "recipe.yaml", "run.log", "changed.jsonl", "artifact/"]
     model = tiny.save(tiny.bert(), tmp_path / "model")
     sweep = ["-m", "recipe=pruned", f"model.path={model}", "pruning_amount=0.2,0.4", "data.limit=8"]
     assert optimizer(*sweep, "evaluation=quick", "evaluation.repetitions=1")[0] == 0

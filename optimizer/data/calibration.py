@@ -1,9 +1,9 @@
 """The texts that engines and statistics are calibrated on, apart from those that agreement is measured on."""
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from optimizer.data.parts import by_hash, part
 from optimizer.data.texts import DataSettings, Text, Texts, fingerprint, read
 from optimizer.errors import DataError
 
@@ -35,9 +35,11 @@ def share_out(settings: DataSettings, *, is_demo: bool) -> Shared:
     """
     texts = read(settings, is_demo=is_demo)
     if settings.calibration is None:
-        return Shared(*split(texts), dropped=0)
-    calibration, dropped = apart(texts, read(settings.calibrating, is_demo=False, key="data.calibration"))
-    return Shared(texts, calibration, dropped)
+        measured, calibration, dropped = *split(texts), 0
+    else:
+        measured = texts
+        calibration, dropped = apart(texts, read(settings.calibrating, is_demo=False, key="data.calibration"))
+    return Shared(part(measured, settings), calibration, dropped)  # all parts are calibrated alike
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,10 @@ class Calibration:
 
 
 def measured(settings: DataSettings, *, is_demo: bool, calibrated: bool) -> Texts:
-    """The texts to measure on: all that a recipe's `data` names, or those that `share_out` leaves."""
-    return share_out(settings, is_demo=is_demo).measured if calibrated else read(settings, is_demo=is_demo)
+    """The texts to measure on: the part of all that a recipe's `data` names, or of those that `share_out` leaves."""
+    if calibrated:
+        return share_out(settings, is_demo=is_demo).measured
+    return part(read(settings, is_demo=is_demo), settings)
 
 
 def apart(texts: Texts, given: Texts) -> tuple[Texts, int]:
@@ -90,17 +94,14 @@ def split(texts: Texts) -> tuple[Texts, Texts]:
             f"data.calibration: {texts.name} has too few texts to spare some for calibration; "
             "write data.calibration=FILE, with texts that need no labels"
         )
-    chosen = set(sorted(set(texts.texts), key=_digest)[:count])
+    chosen = set(by_hash(texts.texts)[:count])
     asked = [index for index, text in enumerate(texts.texts) if text not in chosen]
     return texts.at(asked), _unlabelled(chosen, texts)
 
 
 def _unlabelled(texts: Iterable[Text], of: Texts) -> Texts:
-    once = tuple(sorted(set(texts), key=_digest)[:MOST])
+    once = tuple(by_hash(texts)[:MOST])
     if not once:
         raise DataError(f"data.calibration: {of.name} holds no text that is not measured on; give others")
-    return replace(of, texts=once, labels=None, tokens=None, groups=None, fingerprint=fingerprint(once, None))
-
-
-def _digest(text: Text) -> str:
-    return hashlib.sha256(repr(text).encode()).hexdigest()
+    digest = fingerprint(once, None)
+    return replace(of, texts=once, labels=None, numbers=(), tokens=None, groups=None, fingerprint=digest)

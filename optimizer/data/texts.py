@@ -8,9 +8,9 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from optimizer import demo, hub
 from optimizer.data.dataset import open_dataset
@@ -41,7 +41,9 @@ class DataSettings(Settings):
     it is named otherwise than by default, unless that is empty.
     `limit` keeps only the first texts. `calibration` is another such path, of texts in the same columns and without
     labels, for what looks at the model's behaviour, `calibration_split` the split of it if it is a dataset; without it,
-    that takes a part of these, on which nothing is then measured.
+    that takes a part of these, on which nothing is then measured. `held_out` of the different texts that are measured
+    on, chosen by their sha256, are kept apart: `part` says whether to measure on these, or on the others, which were
+    `searched`. With `keep_texts` a run's changed.jsonl holds texts, and not only their numbers.
     `tokens` names a column of lists of words in place of `text`, for models that label each word; `group` one that says
     which texts belong together, as the answers to one question do. `pooling` is how an encoder that does not say it
     makes one vector of a text's tokens: their mean, which is the default, or the first one.
@@ -55,9 +57,18 @@ class DataSettings(Settings):
     split: str | None = None
     config: str | None = None
     calibration_split: str | None = None
+    part: Literal["searched", "held_out"] | None = None
+    held_out: int | None = Field(default=None, ge=1)
+    keep_texts: bool = False
     tokens: str | None = None
     group: str | None = None
     pooling: Pooling | None = None
+
+    @model_validator(mode="after")
+    def _both(self) -> Self:
+        if (self.part is None) != (self.held_out is None):
+            raise ValueError("part and held_out go together; write part: held_out, held_out: 500")
+        return self
 
     @field_validator("text", mode="before")
     @classmethod
@@ -78,8 +89,8 @@ class DataSettings(Settings):
 
     def values(self) -> dict[str, Any]:
         """The keys of a recipe file; those that came later only where they are set, so that no recipe changes."""
-        later = ("split", "config", "calibration_split", "tokens", "group", "pooling")
-        return self.model_dump(exclude={name for name in later if getattr(self, name) is None})
+        later = ("split", "config", "calibration_split", "part", "held_out", "keep_texts", "tokens", "group", "pooling")
+        return self.model_dump(exclude={name for name in later if getattr(self, name) in (None, False)})
 
 
 @dataclass(frozen=True)
@@ -89,7 +100,8 @@ class Texts:
     `name` is the row's `data`: demo, builtin, the file's name, or a dataset's with its split. `fingerprint` is the
     sha256 of texts and labels in hexadecimal, whatever file they come from. `source` gives the same texts again, from
     any working directory. `classes` are the labels that a dataset numbers, in that order. `tokens` are the words of
-    each text where the data gives them, `groups` says which texts belong together, where it does.
+    each text where the data gives them, `groups` says which texts belong together, where it does. `numbers` are those
+    of the texts where these are a part of what was read: see `number`.
     """
 
     texts: tuple[Text, ...]
@@ -100,17 +112,24 @@ class Texts:
     classes: tuple[Label, ...] = ()
     tokens: tuple[tuple[str, ...], ...] | None = None
     groups: tuple[str | int, ...] | None = None
+    numbers: tuple[int, ...] = ()
+
+    def number(self, index: int) -> int:
+        """Which of the texts that `source` names, from 0, is the one at `index` here."""
+        return self.numbers[index] if self.numbers else index
 
     def at(self, places: Sequence[int]) -> "Texts":
-        """Those at these places, in this order."""
+        """Those at these places, in this order, with their numbers."""
 
         def chosen(values: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
             return None if values is None else tuple(values[place] for place in places)
 
         texts, labels = tuple(self.texts[place] for place in places), chosen(self.labels)
         tokens, groups = chosen(self.tokens), chosen(self.groups)
-        digest = fingerprint(texts, labels, tokens, groups)
-        return replace(self, texts=texts, labels=labels, tokens=tokens, groups=groups, fingerprint=digest)
+        numbers, digest = tuple(map(self.number, places)), fingerprint(texts, labels, tokens, groups)
+        return replace(
+            self, texts=texts, labels=labels, tokens=tokens, groups=groups, numbers=numbers, fingerprint=digest
+        )
 
 
 def read(settings: DataSettings, *, is_demo: bool, key: str = "data.path") -> Texts:

@@ -18,6 +18,7 @@ from optimizer.data.texts import Texts
 from optimizer.data.tokens import Example, TokenInputs
 from optimizer.errors import EvaluationError
 from optimizer.evaluation.cache import Recorder, recorded
+from optimizer.evaluation.changed import Changed
 from optimizer.evaluation.inputs import Batch, Inputs, alike, batches
 from optimizer.evaluation.job import Job
 from optimizer.evaluation.kept import About, Kept
@@ -36,6 +37,7 @@ from optimizer.evaluation.tally import Answers, Figures, Tally
 from optimizer.evaluation.words import Words
 from optimizer.model.checkpoint import read_config
 from optimizer.model.task import Task
+from optimizer.rows.changes import write_changes
 
 _log = logging.getLogger(__name__)
 
@@ -55,6 +57,7 @@ def compare(job: Job, texts: Texts, original: Side, artifact: Side) -> Figures:
     about = _about(job, texts, asked, examples)
     decides, words = decision(job.task, config), Words(job.original, config)
     tally, kept = Tally(decides), Kept(decides, about)
+    changed = Changed(job.task, config, asked, keep_texts=job.data.keep_texts, starts=about.starts)
     own_plan = _own_plan(job, plan, artifact.inputs) if artifact.inputs is not asked else plan
     with _asking(path):
         known = recorded(path) or _record(original, plan, path)
@@ -70,12 +73,15 @@ def compare(job: Job, texts: Texts, original: Side, artifact: Side) -> Figures:
         if about.starts is not None:
             answers = answers.at(torch.cat([about.starts[position] for position in batch.positions]) >= 0)
         tally.add(answers)
+        changed.add(batch, answers)
         kept.add(batch.positions, answers)
         if is_heard(job.task):
             tally.add_texts(*(words.of(prediction.decoder_ids) for prediction in (expected, found)))
     for whose, positions in broken.items():
         if positions:
             raise EvaluationError(_nan(whose, positions, len(examples), asked.data))
+    if job.changes:
+        write_changes(job.changes, changed.found())
     rows = counted(job.task) if about.starts is None else "words"
     what = "inputs" if rows == "texts" and asked.data == "random" else rows
     figures: Figures = {"data": asked.data, "counted": what, **tally.figures(), **kept.figures()}

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,6 +48,12 @@ def prepare(directory: Path, task: Task, texts: Texts, seed: int) -> Inputs:
     how = reading(directory)
     length = min(how.length or inputs.length, positions(model) or _UNLIMITED)
     return replace(inputs, length=length, prompt=how.prompt, lower=how.lower, apart=True)
+
+
+def reads_texts(directory: Path, task: Task, model: Any) -> bool:
+    """Whether the model in `directory`, which may be on the meta device, is asked texts: see `prepare`."""
+    takes_tokens = task != "zero-shot-image-classification" and model.main_input_name == "input_ids"
+    return takes_tokens and bool(tokenizer_files(directory))
 
 
 def prepare_artifact(directory: Path, original: Path, task: Task, inputs: Inputs) -> Inputs:

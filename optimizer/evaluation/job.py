@@ -72,7 +72,7 @@ class Job:
 
     `data` names the texts, of which those to measure on have the fingerprint `data_fingerprint`: whoever measures reads
     them; `calibrated` says that others of them may have served for calibration. `cache` is the folder where the
-    original's predictions are kept from job to job.
+    original's predictions are kept from job to job; `changes` that in which the texts whose answers change are listed.
     """
 
     original: Path
@@ -85,6 +85,7 @@ class Job:
     environment: Environment
     cache: Path
     calibrated: bool = False
+    changes: Path | None = None
 
     def read_texts(self) -> Texts:
         """The texts; DataError when they are no longer what they were when the job was made."""

@@ -5,10 +5,12 @@ from pathlib import Path
 
 from optimizer.errors import ArtifactError, OptimizerError, RecipeError, lacking
 from optimizer.processes.pipe import until_closed
+from optimizer.report.junit import write_junit
 from optimizer.rows import store
 
 _USAGE = (
-    "python -m optimizer.report [out=DIR]   (default: outputs) writes report.html, report.md and report/*.png there.\n"
+    "python -m optimizer.report [out=DIR] [junit=true]   (default: outputs) writes report.html, report.md and "
+    "report/*.png there, and junit.xml if that is asked for.\n"
     "Explained in docs/sweeps.md of the project."
 )
 
@@ -19,24 +21,29 @@ def main(arguments: list[str]) -> int:
         print(_USAGE)
         return 0
     try:
-        print(_report(_out(arguments)))
+        out, junit = _asked(arguments)
+        print(_report(out, junit=junit))
     except OptimizerError as error:
         print(f"report: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def _out(arguments: list[str]) -> Path:
-    out = Path("outputs")
+def _asked(arguments: list[str]) -> tuple[Path, bool]:
+    """The folder, and whether junit.xml is asked for."""
+    out, junit = Path("outputs"), False
     for argument in arguments:
         name, _, value = argument.partition("=")
-        if name != "out" or not value:
-            raise RecipeError(f"unknown argument '{argument}'; write out=DIR")
-        out = Path(value).expanduser()
-    return out
+        if name == "out" and value:
+            out = Path(value).expanduser()
+        elif name == "junit" and value in ("true", "false"):
+            junit = value == "true"
+        else:
+            raise RecipeError(f"unknown argument '{argument}'; write out=DIR or junit=true")
+    return out, junit
 
 
-def _report(out: Path) -> Path:
+def _report(out: Path, *, junit: bool) -> Path:
     if not any(out.glob(f"runs/*/{store.ROW_FILE}")):
         raise ArtifactError(f"{out}: holds no runs; write out=DIR, the folder that runs were written to")
     rows = store.assemble(out)
@@ -46,6 +53,8 @@ def _report(out: Path) -> Path:
         from optimizer.report.page import write_report
     except ModuleNotFoundError as error:
         raise lacking(error, "report") from None
+    if junit:
+        write_junit(rows, out)
     return write_report(rows, out)
 
 

@@ -2,9 +2,14 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
+
 from optimizer.report.figures import printable
+from optimizer.yaml import load
 
 
 def settings(values: Mapping[str, Any]) -> dict[str, str]:
@@ -12,6 +17,14 @@ def settings(values: Mapping[str, Any]) -> dict[str, str]:
     stages = values.get("stages")
     order = {"stages": " ".join(map(str, stages))} if isinstance(stages, dict) else {}
     return order | {name: _plain(value) for name, value in _flat(values)}
+
+
+def settings_of(recipe: Path) -> dict[str, str] | None:
+    """The settings of a recipe file; None for what is no recipe."""
+    try:
+        return settings(load(recipe))
+    except (OSError, ValueError, AssertionError, YAMLError, OmegaConfBaseException):
+        return None
 
 
 def differences(groups: Sequence[Any], known: Sequence[Mapping[str, str] | None]) -> list[dict[str, str]]:

@@ -1,7 +1,7 @@
 """The runs as a Markdown table, for pull requests."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from optimizer.report import columns
 from optimizer.report.columns import Column
@@ -28,13 +28,19 @@ def markdown(runs: Sequence[Run], headline: str, remarks: Sequence[str]) -> str:
         "",
         _line(["run", "status", *(column.heading for column in shown)]),
         _line(["---", "---", *("---:" if column.numeric else "---" for column in shown)]),
-        *(_line([_plain(run.name), run.row.status, *(_cell(column, run) for column in shown)]) for run in runs),
+        *(_line([plain(run.name), run.row.status, *(_cell(column, run) for column in shown)]) for run in runs),
     ]
-    errors = [f"- {_plain(run.name)} {run.row.status}: {_plain(run.error)}" for run in runs if run.row.status != "ok"]
-    said = [f"- {_plain(remark)}" for remark in remarks]
+    errors = [f"- {plain(run.name)} {run.row.status}: {plain(run.error)}" for run in runs if run.row.status != "ok"]
+    said = [f"- {plain(remark)}" for remark in remarks]
     if errors or said:
         lines += ["", *errors, *said]
     return "\n".join(lines) + "\n"
+
+
+def table(headings: Sequence[str], lines: Iterable[Sequence[str]], numeric: Collection[int] = ()) -> str:
+    """A table of plain texts; the columns at `numeric` are set to the right."""
+    rule = ["---:" if index in numeric else "---" for index in range(len(headings))]
+    return "\n".join([_line(headings), _line(rule), *(_line([plain(cell) for cell in line]) for line in lines)])
 
 
 def _line(cells: Sequence[str]) -> str:
@@ -42,12 +48,12 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _cell(column: Column, run: Run) -> str:
-    text = _plain(column.text(run))
+    text = plain(column.text(run))
     if column is columns.CLOSENESS and run.agrees_little:
         return f"{text} (low)"
     return f"{text} (slower)" if column is columns.SPEEDUP and run.is_slower else text
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """A text that means itself in Markdown: no table cell ends in it, no HTML, link or emphasis begins in it."""
     return re.sub(r"([\\`*_\[\]<>|&#@~$])", r"\\\1", printable(text))

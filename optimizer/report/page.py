@@ -14,12 +14,12 @@ from markupsafe import Markup
 
 from optimizer.errors import ArtifactError
 from optimizer.files import replacing
-from optimizer.report import columns, grid
+from optimizer.report import changed, columns, grid
 from optimizer.report.figures import printable
 from optimizer.report.markdown import markdown
 from optimizer.report.runs import Run, runs
 from optimizer.report.table import remarks_on_data
-from optimizer.rows.row import COLUMNS, STATUSES, Row
+from optimizer.rows.row import COLUMNS, STATUSES, Row, is_held_out
 
 PAGE = "report.html"
 MARKDOWN = "report.md"
@@ -60,6 +60,7 @@ def _page(found: Sequence[Run], drawn: Mapping[str, Any], said: Sequence[str]) -
         columns=columns.worth_showing(found),
         column=columns,
         grid=grid,
+        changed=changed,
         runs=found,
         kept=_kept,
         environments=_environments(found),
@@ -98,13 +99,20 @@ def _remarks(found: Sequence[Run]) -> list[str]:
 
 
 def _smallest(found: Sequence[Run]) -> dict[str, Run | None]:
-    """The smallest good run of each model, the closer one where two are equally small; None where no run is good."""
+    """The smallest good run of each model, None where no run is good.
+
+    Where two are equally small that on texts which no search has seen, then the closer one.
+    """
     smallest: dict[str, Run | None] = dict.fromkeys(sorted({run.model for run in found}))
     good = [run for run in found if run.row.status == "ok" and run.figure("artifact_bytes") is not None]
-    for run in sorted(good, key=lambda run: (run.row.artifact_bytes or 0, -(run.closeness or 0), run.name)):
+    for run in sorted(good, key=_size_first):
         if smallest[run.model] is None:
             smallest[run.model] = run
     return smallest
+
+
+def _size_first(run: Run) -> tuple[int, bool, float, str]:
+    return run.row.artifact_bytes or 0, not is_held_out(run.row), -(run.closeness or 0), run.name
 
 
 def _environments(found: Sequence[Run]) -> dict[tuple[str, ...], int]:
@@ -116,8 +124,8 @@ def _environments(found: Sequence[Run]) -> dict[tuple[str, ...], int]:
 
 
 def _kept(run: Run) -> dict[str, str]:
-    """All that the row holds, by column, but for the grid, which has a table of its own."""
-    shown = (column for column in COLUMNS if column != "latency_grid")
+    """All that the row holds, by column, but for tables in themselves."""
+    shown = (column for column in COLUMNS if column not in ("latency_grid", "gates"))
     known = {column: value for column in shown if (value := getattr(run.row, column)) is not None}
     return {column: f"{value:.6g}" if isinstance(value, float) else printable(value) for column, value in known.items()}
 

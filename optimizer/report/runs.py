@@ -5,15 +5,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError  # type: ignore[import-untyped]
-
-from optimizer.report.differences import differences, settings
+from optimizer.report.changed import MOST
+from optimizer.report.differences import differences, settings_of
 from optimizer.report.figures import printable
+from optimizer.rows.changes import Changes, read_changes
 from optimizer.rows.front import front, quality
 from optimizer.rows.row import Row, is_slower, rank
 from optimizer.rows.store import run_directory
-from optimizer.yaml import load
 
 _LITTLE = 0.95  # agreement, or cosine similarity
 _LONGEST_LABEL = 30  # characters that fit beside a point
@@ -25,6 +23,7 @@ class Run:
 
     `number` is its place among them, from 0.
     `differs` holds the settings in which the runs of the same recipe on the same model differ, by dotted name.
+    `changes` are the first of the answers that are not its original's, None where none were kept.
     `on_front`: no other row of the same original and texts is both smaller and closer to it.
     """
 
@@ -33,6 +32,7 @@ class Run:
     recipe: str | None
     differs: Mapping[str, str]
     on_front: bool
+    changes: Changes | None = None
 
     @property
     def name(self) -> str:
@@ -88,10 +88,10 @@ def runs(rows: Iterable[Row], out: Path) -> list[Run]:
     best = {id(row) for row in front(ordered)}
     paths = [run_directory(out, row.run_id) / "recipe.yaml" for row in ordered]
     texts = [_text(path) for path in paths]
-    known = [None if text is None else _settings(path) for path, text in zip(paths, texts, strict=True)]
+    known = [None if text is None else settings_of(path) for path, text in zip(paths, texts, strict=True)]
     apart = differences([(row.recipe, row.model) for row in ordered], known)
     return [
-        Run(row, number, text, differs, id(row) in best)
+        Run(row, number, text, differs, id(row) in best, read_changes(run_directory(out, row.run_id), MOST))
         for number, (row, text, differs) in enumerate(zip(ordered, texts, apart, strict=True))
     ]
 
@@ -105,12 +105,4 @@ def _text(path: Path) -> str | None:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, ValueError):
-        return None
-
-
-def _settings(path: Path) -> dict[str, str] | None:
-    """The settings of a recipe file by dotted name; None for what is no recipe."""
-    try:
-        return settings(load(path))
-    except (OSError, ValueError, AssertionError, YAMLError, OmegaConfBaseException):
         return None

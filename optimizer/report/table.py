@@ -5,10 +5,11 @@ from pathlib import Path
 
 from rich.table import Table
 
+from optimizer.evaluation.sample_size import would_show
 from optimizer.report.figures import closeness, ends, figure, interval
 from optimizer.report.screen import Screen
 from optimizer.rows.front import closeness_of, quality
-from optimizer.rows.row import Row, is_slower, rank
+from optimizer.rows.row import Row, is_held_out, is_slower, rank
 from optimizer.rows.store import CSV_FILE
 
 _WIDE_INTERVAL = 0.02
@@ -43,7 +44,7 @@ def show(rows: list[Row], out: Path | None = None) -> None:
 
 
 _LEFT = ("run", "status")
-_ASKED = ("model", "format", "pruning_amount", "threshold")  # shown where the rows differ in them
+_ASKED = ("model", "format", "pruning_amount", "threshold", "data_part")  # shown where the rows differ in them
 _RIGHT: dict[str, Callable[[Row], str]] = {
     "MB": lambda row: figure(row, "artifact_bytes"),
     "size": lambda row: figure(row, "size_ratio"),
@@ -90,6 +91,11 @@ def _remarks(rows: list[Row]) -> list[str]:
             f"{whose} {few} {counted(wide)} are too few to pin the {_closeness(wide)} down: "
             f"the interval is {widest:.3f} wide."
         )
+    if lost := [row for row in rows if (row.tracked or "").startswith("failed: ")]:
+        whose = lost[0].run_id if len(rows) == 1 else f"{len(lost)} of {len(rows)} runs"
+        remarks.append(f"{whose} could not be tracked: {(lost[0].tracked or '').removeprefix('failed: ')}")
+    for row in rows:
+        remarks += [f"{row.run_id}: {line}." for line in would_show(row.gates or (), row.values())]
     return remarks + remarks_on_data(rows)
 
 
@@ -129,6 +135,11 @@ def _were(count: int) -> str:
     return "was" if count == 1 else "were"
 
 
+def _unbiased(row: Row, chosen_by: int) -> str:
+    beside = f"; those of the {chosen_by} runs that it was chosen from flatter" if chosen_by else ""
+    return f"{row.run_id}: its figures are of texts that no search has chosen by, and unbiased{beside}."
+
+
 def remarks_on_data(rows: list[Row]) -> list[str]:
     """What has to be said about the texts that the rows' agreement rests on, and about how much was measured."""
     remarks = []
@@ -139,6 +150,9 @@ def remarks_on_data(rows: list[Row]) -> list[str]:
         )
     if "random" in data:
         remarks.append("Agreement was measured on random inputs and says little; it satisfies no gate.")
+    chosen_by = sum(row.data_part == "searched" for row in rows)
+    for row in filter(is_held_out, rows):
+        remarks.append(_unbiased(row, chosen_by))
     for name, cut in sorted({(row.data or "", row.texts_cut) for row in rows if row.texts_cut}):
         remarks.append(f"{cut} {_texts(cut)} of {name} {_were(cut)} longer than the model reads, and cut.")
     for name, blank in sorted({(row.data or "", row.texts_blank) for row in rows if row.texts_blank}):

@@ -41,7 +41,8 @@ class Figure:
     """What the rest of the program knows of a column that measures something.
 
     One that is `better` more or less can be a gate, within its `range`, where all that it `needs` is there; `at_best`
-    names the column that a gate goes by in its place, the end of its interval. `title` is what a card's results call
+    names the column that a gate goes by in its place, the end of its interval. What is not `gated` is no gate, and only
+    held against the figure of another run. `title` is what a card's results call
     it, None for one that they leave out; `pattern` is how it is shown.
     """
 
@@ -51,3 +52,4 @@ class Figure:
     title: str | None = None
     pattern: str = "{:.4f}"
     at_best: str | None = None
+    gated: bool = True

@@ -3,10 +3,12 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, create_model
+from pydantic import Field, create_model, model_validator
 
+from optimizer.rows import allowances
+from optimizer.rows.allowances import Allowance
 from optimizer.rows.figure import CORRELATION, Figure, Need
 from optimizer.rows.row import FIGURES, Row, columns
 from optimizer.settings import Settings
@@ -45,7 +47,7 @@ def _gates() -> dict[str, Gate]:
     direct = {
         name: Gate(name, "at least" if each.better == "more" else "at most", each.range, each.needs, each.at_best)
         for name, each in FIGURES.items()
-        if each.better is not None
+        if each.better is not None and each.gated
     }
     beside = [name for name in columns("quality") if name in direct and f"original_{name}" in columns("quality")]
     # Those of the first releases in their order, so that the recipe that a run stores is the same.
@@ -74,16 +76,41 @@ def _is_share(gate: Gate) -> bool:
     return FIGURES[gate.column].range.get("ge") == 0 and "le" in FIGURES[gate.column].range
 
 
-_Bounds: Any = create_model("_Bounds", __base__=Settings, **_fields())
+Bounds: Any = create_model("Bounds", __base__=Settings, **_fields())
+"""A bound, or None, for each gate of GATES."""
 
 
-class Gates(_Bounds):  # type: ignore[misc]
-    """Bounds that a row must meet; each field is a gate of GATES."""
+class Gates(Bounds):  # type: ignore[misc]
+    """Bounds that a row must meet; each inherited field is a gate of GATES.
+
+    With `beyond_chance` figures that have an interval are judged at its better end. `against` is where an earlier
+    result lies that a row must not be worse than, but for what `allow` says by column. See `optimizer.rows.verdict`.
+    """
+
+    beyond_chance: bool = False
+    against: str | None = None
+    allow: dict[str, float | str] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _allowed(self) -> Self:
+        if self.allow and self.against is None:
+            raise ValueError("allow is how much worse than an earlier run; write against: DIR too")
+        return self
+
+    @property
+    def allowances(self) -> list[Allowance]:
+        """`allow`, parsed; RecipeError for what is no bound."""
+        return allowances.parse(allowances.words(self.allow), "gates.allow")
 
     def bounds(self) -> dict[str, float]:
         """The gates that are set, with their bounds."""
-        bounds: dict[str, float] = self.model_dump(exclude_none=True)
+        bounds: dict[str, float] = self.model_dump(exclude_none=True, include=set(GATES))
         return bounds
+
+    def values(self) -> dict[str, Any]:
+        """The keys of a recipe file; how they are judged only where that is set."""
+        others = {"beyond_chance": self.beyond_chance, "against": self.against, "allow": self.allow}
+        return self.bounds() | {key: value for key, value in others.items() if value}
 
 
 def missed_gates(gates: Mapping[str, float], row: Row) -> str | None:

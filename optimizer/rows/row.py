@@ -44,7 +44,7 @@ def _column(group: Group) -> Any:
 
 
 def _figure(
-    group: Group, better: Better | None = None, range: Range = NO_ENDS, needs: tuple[Need, ...] = (), **more: str
+    group: Group, better: Better | None = None, range: Range = NO_ENDS, needs: tuple[Need, ...] = (), **more: Any
 ) -> Any:
     """A column with its Figure."""
     return field(default=None, metadata={"group": group, "figure": Figure(better, range, needs, **more)})
@@ -103,7 +103,7 @@ class Row:
         at_best="speedup_high",
     )
     peak_memory_mb: Number = _figure("memory", "less", POSITIVE, _TIMED, pattern="{:.0f}")
-    optimize_seconds: Number = _figure("cost", pattern="{:.1f}")
+    optimize_seconds: Number = _figure("cost", "less", pattern="{:.1f}", gated=False)
     evaluate_seconds: Number = _column("cost")
     artifact: Text = _column("run")
     device: Text = _column("environment")
@@ -115,14 +115,14 @@ class Row:
     data_fingerprint: Text = _column("run")
     speedup_low: Number = _figure("latency", "more", POSITIVE, _TIMED, pattern="{:.2f}x")
     speedup_high: Number = _column("latency")
-    batch_invariance: Number = _column("quality")
+    batch_invariance: Number = _figure("quality", "less", NOT_NEGATIVE, gated=False)
     batch_changed: Number = _figure("quality", "less", SHARE, _DECISION)
     load_ms: Number = _figure("latency", "less", POSITIVE, _TIMED, pattern="{:.1f}")
     processor: Text = _column("environment")
     calibration_examples: Count = _column("run")
     calibration_fingerprint: Text = _column("run")
     original_latency_ms_p95: Number = _column("latency")
-    texts_per_second: Number = _column("grid")
+    texts_per_second: Number = _figure("grid", "more", POSITIVE, pattern="{:.1f}", gated=False)
     original_texts_per_second: Number = _column("grid")
     latency_grid: Cells = field(default=None, hash=False, metadata={"group": "grid"})
     untouched_ratio: Number = _column("size")
@@ -173,6 +173,9 @@ class Row:
     original_exact_match: Number = _figure("quality", title="Exact match of the original")
     answer_f1: Number = _figure("quality", "more", SHARE, _ANSWERS, title="F1 of answers")
     original_answer_f1: Number = _figure("quality", title="F1 of answers of the original")
+    data_part: Text = _column("request")
+    tracked: Text = _column("run")
+    gates: Cells = field(default=None, hash=False, metadata={"group": "run"})
     further: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @classmethod
@@ -204,6 +207,9 @@ FIGURES: dict[str, Figure] = {
 }
 """What is known of the columns that measure something, by name."""
 
+BETTER: dict[str, Better] = {name: each.better for name, each in FIGURES.items() if each.better is not None}
+"""Which way each figure is better that has a better side."""
+
 
 def columns(*groups: Group) -> tuple[str, ...]:
     """The columns of these groups, in the order of results.csv."""
@@ -225,7 +231,13 @@ def is_as_fast(row: Row) -> bool:
     return row.speedup_low is not None and row.speedup_high is not None and row.speedup_low <= 1 <= row.speedup_high
 
 
-def rank(row: Row) -> tuple[int, float, str]:
-    """Sorts good rows before rejected before failed, and among them the smaller first."""
+def rank(row: Row) -> tuple[int, float, bool, str]:
+    """Sorts good rows before rejected before failed, among them the smaller first, and of one size what is unbiased."""
     size = row.size_ratio
-    return STATUSES.index(row.status), math.inf if size is None or math.isnan(size) else size, row.run_id
+    known = math.inf if size is None or math.isnan(size) else size
+    return STATUSES.index(row.status), known, not is_held_out(row), row.run_id
+
+
+def is_held_out(row: Row) -> bool:
+    """Whether it was measured on texts that a search kept aside, so that its choosing flatters no figure."""
+    return row.data_part == "held_out"

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from optimizer.data.calibration import measured
 from optimizer.data.labels import gold
-from optimizer.data.texts import DataSettings, read
+from optimizer.data.texts import DataSettings
 from optimizer.errors import ModelError, as_optimizer_error
 from optimizer.evaluation import size
 from optimizer.evaluation.job import Environment, EvaluationSettings
@@ -36,7 +37,7 @@ def compare(
     """
     source = locate(ModelSettings(path=original))
     checkpoint = open_checkpoint(source.directory)
-    texts = read(data or DataSettings(), is_demo=source.is_demo)
+    texts = measured(data or DataSettings(), is_demo=source.is_demo, calibrated=False)
     gold(texts, checkpoint.config)
     environment = environment or Environment()
     directories = {name: locate(ModelSettings(path=str(place))).directory for name, place in optimized.items()}

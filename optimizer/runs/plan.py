@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from optimizer.errors import OptimizerError, RecipeError
+from optimizer.errors import ArtifactError, OptimizerError, RecipeError
 from optimizer.evaluation.predict import having
 from optimizer.manifest import versions
 from optimizer.model.embedding import embedder
@@ -17,6 +17,7 @@ from optimizer.model.locate import name_of
 from optimizer.processes.processor import described
 from optimizer.recipe import Recipe
 from optimizer.rows.figure import Need
+from optimizer.rows.found import find
 from optimizer.rows.gates import GATES
 from optimizer.rows.row import Row
 from optimizer.runs.source import Source, Sources
@@ -45,11 +46,12 @@ OF_TEXTS = ("labels", "group")
 
 @dataclass(frozen=True)
 class Plan:
-    """A recipe fitted to its source: headers are read, tensors are not."""
+    """A recipe fitted to its source: headers are read, tensors are not; `earlier` is what its gates are against."""
 
     recipe: Recipe
     source: Source
     run_id: str
+    earlier: Row | None = None
 
 
 def plan(recipe: Recipe, sources: Sources | None = None) -> Plan:
@@ -63,7 +65,7 @@ def plan(recipe: Recipe, sources: Sources | None = None) -> Plan:
     _check_measured(recipe, source)
     if recipe.environment.device != "cpu" and not torch.cuda.is_available():
         raise RecipeError(f"device: '{recipe.environment.device}' is not there; write device=cpu")
-    return Plan(recipe, source, _run_id(recipe, source))
+    return Plan(recipe, source, _run_id(recipe, source), _earlier(recipe, source))
 
 
 def plan_all(recipes: list[Recipe], out: Path) -> list[Plan | OptimizerError]:
@@ -126,6 +128,28 @@ def lacking(gate: str, source: Source) -> Need | None:
     return next((need for need in sorted(GATES[gate].needs, key=OF_TEXTS.__contains__) if need not in has), None)
 
 
+def _earlier(recipe: Recipe, source: Source) -> Row | None:
+    """The row that `gates.against` names: the only one there, or the only one of this recipe."""
+    if recipe.gates.against is None:
+        return None
+    place = Path(recipe.gates.against).expanduser()
+    try:
+        found = [result.row for result in find(place)]
+    except ArtifactError as error:
+        raise RecipeError(f"gates.against: {error}") from None
+    rows = found if len(found) == 1 else [row for row in found if row.recipe == recipe.name]
+    if len(rows) != 1:
+        raise RecipeError(
+            f"gates.against: '{place}' holds {len(found)} runs, {len(rows)} of the recipe '{recipe.name}'; "
+            f"write gates.against={place / 'runs' / found[-1].run_id}"
+        )
+    if rows[0].data_fingerprint not in (None, source.data_fingerprint):
+        raise RecipeError(
+            f"gates.against: '{place}' was measured on other texts; run that recipe on these, or leave it out"
+        )
+    return rows[0]
+
+
 def _run_id(recipe: Recipe, source: Source) -> str:
     decisive = {"original": source.fingerprint, "texts": source.data_fingerprint} | versions(recipe.packages)
     if source.calibration:
@@ -157,6 +181,7 @@ def blank_row(recipe: Recipe, run_id: str) -> Row:
         stages=" ".join(step.label for step in recipe.steps),
         format=recipe.output.format,
         evaluation=recipe.evaluation.extent,
+        data_part=recipe.data.part,
         device=recipe.environment.device,
         threads=recipe.environment.threads,
         processor=described(),

@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from optimizer.artifact.building import partial_name
 from optimizer.artifact.card import write_card
 from optimizer.data.calibration import Calibration
-from optimizer.errors import ArtifactError, ModelError, as_optimizer_error
+from optimizer.errors import ArtifactError, ModelError, as_optimizer_error, first_line
 from optimizer.evaluation.measure import Job, evaluate
 from optimizer.evaluation.tally import Figures
 from optimizer.manifest import read_manifest, verify
@@ -21,8 +21,7 @@ from optimizer.model.checkpoint import Checkpoint
 from optimizer.model.locate import Original
 from optimizer.processes import interrupt, process
 from optimizer.recipe import Recipe
-from optimizer.rows import store
-from optimizer.rows.gates import missed_gates
+from optimizer.rows import changes, store, verdict
 from optimizer.rows.row import Row
 from optimizer.runs import making, reuse
 from optimizer.runs.plan import Plan, named_row, unplanned_id
@@ -33,14 +32,18 @@ _TRACEBACK = "Traceback (most recent call last)"
 Keep = Literal["all", "front", "none"]
 """Which artifacts stay after a sweep: all, those that no other run beats in size and agreement, none."""
 
+Track = Callable[[Path, Row], str]
+"""Keeps a run that has been stored in `out` somewhere else too, and returns the address."""
+
 State = Literal["finished", "to measure", "to do", "to do again"]
 
 
-def run(plan: Plan, out: Path, *, force: bool = False, keep: Keep = "all") -> Row:
+def run(plan: Plan, out: Path, *, force: bool = False, keep: Keep = "all", track: Track | None = None) -> Row:
     """Make the artifact, measure it, judge it, and store the row; a finished run is only judged again.
 
     What computes does so in child processes: one that is killed makes a failed row, as whatever else goes wrong; only a
-    row that cannot be stored raises ArtifactError. Another process at the same run is waited for.
+    row that cannot be stored raises ArtifactError. Another process at the same run is waited for. A run that has been
+    made is given to `track`, which cannot fail it.
     """
     directory = store.run_directory(out, plan.run_id)
     with _only_one(directory):
@@ -57,17 +60,18 @@ def run(plan: Plan, out: Path, *, force: bool = False, keep: Keep = "all") -> Ro
         finally:
             shutil.rmtree(partial_name(directory / "artifact"), ignore_errors=True)
         interrupt.check()
-        return _store(plan, out, row)
+        row = _store(plan, out, row)
+        return _tracked(row, out, directory, track) if track else row
 
 
 def finished(plan: Plan, out: Path, keep: Keep, say: Callable[[str], None] = lambda _: None) -> Row | None:
     """The stored row of a run that need not be done again, None if there is none.
 
-    A run is finished when it did not fail and its artifact is what its manifest says, or was not to be kept; `say` is
-    told what is wrong with one that is not.
+    A run is finished when it did not fail and its artifact is what its manifest says, or was not to be kept, and has
+    the texts that are to be kept; `say` is told what is wrong with one that is not.
     """
     row = store.read_row(out, plan.run_id)
-    if row is None or row.status == "failed":
+    if row is None or row.status == "failed" or _lacks_texts(plan, out):
         return None
     if row.artifact is None:
         return None if keep == "all" else row
@@ -77,6 +81,13 @@ def finished(plan: Plan, out: Path, keep: Keep, say: Callable[[str], None] = lam
         say(f"{plan.run_id}: {error}")
         return None
     return row
+
+
+def _lacks_texts(plan: Plan, out: Path) -> bool:
+    """Whether a run was measured without `data.keep_texts`, and now has it."""
+    recipe = plan.recipe
+    wanted = recipe.data.keep_texts and recipe.evaluation.examples != 0
+    return wanted and not changes.has_texts(store.run_directory(out, plan.run_id))
 
 
 def state(plan: Plan, out: Path, keep: Keep) -> State:
@@ -164,8 +175,21 @@ def _measure(plan: Plan, out: Path, directory: Path) -> Figures:
         environment=plan.recipe.environment,
         cache=out / making.ORIGINALS,
         calibrated=plan.source.calibration is not None,
+        changes=directory,
     )
+    changes.forget(directory)
     return evaluate(job)
+
+
+def _tracked(row: Row, out: Path, directory: Path, track: Track) -> Row:
+    """The row with its address elsewhere, or why it has none."""
+    try:
+        row = replace(row, tracked=track(out, row))
+    except Exception as error:  # of a network, a server, a library
+        row = replace(row, tracked=f"failed: {first_line(error)}")
+        _note(directory, error)
+    store.write_row(out, row)
+    return row
 
 
 def _store(plan: Plan, out: Path, row: Row) -> Row:
@@ -180,8 +204,7 @@ def _store(plan: Plan, out: Path, row: Row) -> Row:
 
 
 def _judged(plan: Plan, row: Row) -> Row:
-    missed = missed_gates(plan.recipe.gates.bounds(), row)
-    return replace(row, status="rejected" if missed else "ok", error=missed)
+    return verdict.judged(row, plan.recipe.gates, plan.earlier)
 
 
 def _check_unchanged(source: Source, directory: Path) -> None:

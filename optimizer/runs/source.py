@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from optimizer.data.calibration import Calibration, share_out
+from optimizer.data.calibration import Calibration, measured, share_out
 from optimizer.data.labels import gold
-from optimizer.data.texts import DataSettings, Texts, read
+from optimizer.data.texts import DataSettings, Texts
 from optimizer.errors import ModelError, OptimizerError
 from optimizer.model.checkpoint import Checkpoint, open_checkpoint
 from optimizer.model.directory import fingerprint, stamps
@@ -14,6 +14,8 @@ from optimizer.model.locate import ModelSettings, Original, locate
 class Source:
     """An original and its texts as they were when they were opened; `has_labels` of this model for each text,
     `has_groups` of texts.
+
+    There are `examples` texts to measure on, of which so many are `different`.
 
     To another process go paths, settings and fingerprints: there the headers are read again when first asked for, and
     refused if the original is not the same. `data` gives the texts again, to whoever measures; `calibration` those to
@@ -33,6 +35,8 @@ class Source:
         self.stamps = checkpoint.stamps
         self.data = texts.source
         self.data_fingerprint = texts.fingerprint
+        self.examples = len(texts.texts)
+        self.different = len(set(texts.texts))
         self.has_labels = gold(texts, checkpoint.config) is not None
         self.has_groups = texts.groups is not None
         self.calibration = calibration
@@ -87,7 +91,7 @@ def _open(model: ModelSettings, data: DataSettings, calibrated: bool) -> Source:
     original = locate(model)
     checkpoint = open_checkpoint(original.directory)
     if not calibrated:
-        return Source(original, checkpoint, read(data, is_demo=original.is_demo))
+        return Source(original, checkpoint, measured(data, is_demo=original.is_demo, calibrated=False))
     shared = share_out(data, is_demo=original.is_demo)
     others = shared.calibration
     calibration = Calibration(shared.measured.source, others.fingerprint, len(others.texts))

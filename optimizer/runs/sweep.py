@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 
 from optimizer.errors import ArtifactError, OptimizerError
+from optimizer.evaluation.predict import counted
+from optimizer.evaluation.sample_size import too_few
 from optimizer.launchers import Basic, Launcher
 from optimizer.processes import process
 from optimizer.recipe import Recipe
@@ -18,7 +20,7 @@ from optimizer.rows.front import front
 from optimizer.rows.row import Row
 from optimizer.runs.outlook import check_keep, check_out
 from optimizer.runs.plan import Plan, failed_row, named_row, plan_all
-from optimizer.runs.run import Keep, drop_artifact, forget_failure, judge, stored
+from optimizer.runs.run import Keep, Track, drop_artifact, forget_failure, judge, stored
 from optimizer.runs.run import run as run_plan
 
 _NO_BARS = "TQDM_DISABLE"
@@ -34,6 +36,7 @@ def sweep(
     settle: bool = True,
     launcher: Launcher | None = None,
     say: Say = lambda _: None,
+    track: Track | None = None,
 ) -> list[Row]:
     """Run every recipe once and return the rows in the order given; `say` takes a line for the screen.
 
@@ -46,11 +49,18 @@ def sweep(
         return []
     launcher = launcher or Basic()
     with store.assembled(out) if settle else nullcontext(), _bars(launcher.workers == 1):
-        return _sweep(recipes, out, force, keep, settle, launcher, say)
+        return _sweep(recipes, out, force, keep, settle, launcher, say, track)
 
 
 def _sweep(
-    recipes: list[Recipe], out: Path, force: bool, keep: Keep, settle: bool, launcher: Launcher, say: Say
+    recipes: list[Recipe],
+    out: Path,
+    force: bool,
+    keep: Keep,
+    settle: bool,
+    launcher: Launcher,
+    say: Say,
+    track: Track | None,
 ) -> list[Row]:
     if any(recipe.evaluation.examples != 0 or recipe.evaluation.repetitions for recipe in recipes):
         process.warm_up()  # its imports take seconds, which planning can cover
@@ -64,7 +74,7 @@ def _sweep(
     store.follow(out)
     if settle:
         drop(rows, out, keep)
-    with closing(_spread(to_do, out, force, keep, launcher, say)) as finished:
+    with closing(_spread(to_do, out, force, keep, launcher, say, track)) as finished:
         for row in finished:
             rows[row.run_id] = row
             store.follow(out)
@@ -88,7 +98,7 @@ def _begun(
 ) -> dict[str, Row]:
     """The rows of all runs so far: `found` ones judged, those that cannot be planned stored as failed, others blank."""
     rows: dict[str, Row] = {}
-    say_once = _once(say)
+    say_once = once(say)
     for recipe, plan in zip(recipes, planned, strict=True):
         _warn(recipe, say_once)
         if isinstance(plan, OptimizerError):
@@ -131,13 +141,13 @@ def drop(rows: dict[str, Row], out: Path, keep: Keep) -> None:
 
 
 def _spread(
-    plans: list[Plan], out: Path, force: bool, keep: Keep, launcher: Launcher, say: Say
+    plans: list[Plan], out: Path, force: bool, keep: Keep, launcher: Launcher, say: Say, track: Track | None
 ) -> Generator[Row, None, None]:
     """The rows of the runs as they finish."""
     if not plans:
         return
     started = datetime.now(UTC).isoformat(timespec="milliseconds")
-    run = partial(run_plan, out=out.resolve(), force=force, keep=keep)
+    run = partial(run_plan, out=out.resolve(), force=force, keep=keep, track=track)
     if launcher.one_by_one:
         _announce(plans, 0, say)
     with closing(launcher.launch(run, plans, out.resolve() / "launcher")) as outcomes:
@@ -195,7 +205,7 @@ def _make_good(rows: dict[str, Row], plans: dict[str, Plan], out: Path, keep: Ke
                 rows[row.run_id] = run_plan(plans[row.run_id], out)
 
 
-def _once(say: Say) -> Say:
+def once(say: Say) -> Say:
     """`say` for lines that it has not been given yet."""
     told: set[str] = set()
 
@@ -212,9 +222,20 @@ def _remark(plan: Plan, say: Say) -> None:
     alone = plan.recipe.remainder(plan.source.checkpoint.outline)
     dropped = plan.source.dropped
     overlap = f"{dropped} of the calibration texts are measured on too, and not calibrated on" if dropped else None
-    for remark in (*plan.recipe.left_out, overlap, alone.warning if alone else None):
+    remarks = *plan.recipe.left_out, overlap, alone.warning if alone else None, *_too_few(plan)
+    for remark in remarks:
         if remark is not None:
             say(f"{plan.recipe.name} on {plan.source.original.name}: {remark}")
+
+
+def _too_few(plan: Plan) -> list[str]:
+    """What its texts are too few for; where tokens are counted, nobody knows yet how many there are."""
+    asked, given = plan.recipe.evaluation.examples, plan.source.examples
+    if counted(plan.source.checkpoint.task) != "texts" or asked == 0:
+        return []
+    count = given if asked is None else min(asked, given)
+    apart = plan.source.checkpoint.task == "encoder" and isinstance(plan.recipe.data.text, list)
+    return too_few(plan.recipe.gates.bounds(), 2 * count if apart else count)  # of a pair each is embedded
 
 
 def _warn(recipe: Recipe, say: Say) -> None:

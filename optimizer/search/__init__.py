@@ -7,8 +7,8 @@ from typing import Any
 from optimizer.errors import RecipeError, install
 from optimizer.recipe import Recipe
 from optimizer.rows.row import Row
-from optimizer.search import bisect, gating, grid, trials
-from optimizer.search.space import Range, Search, grid_of, settings
+from optimizer.search import bisect, gating, grid, holdout, trials
+from optimizer.search.space import Range, Search, changed, grid_of, settings
 
 __all__ = ["Range", "Search", "search", "settings"]
 
@@ -24,6 +24,8 @@ def search(
 ) -> list[Row]:
     """Try `search.trials` runs of a recipe that still holds its key `search`; the rows, best first, each run once.
 
+    Before them comes that of the best on the texts kept aside by `search.holdout`, where there are such and it is ok.
+
     `run` makes ordinary runs, `at_once` of them in a call and no two alike, and returns a row for each in the order
     given; the gates are the search's constraints. What has been tried is kept in `out`/search, and a second call goes
     on from there, with new trials in place of those that failed; `force` begins anew. With `at_once` 1 the same seed
@@ -33,7 +35,16 @@ def search(
     """
     goal = settings(recipe)
     recipe = gating.fitted(recipe, goal, say)
-    return trials.search(recipe, goal, _proposer(recipe, goal, say), run, out, say, at_once, force)
+    parts = holdout.parts(recipe, goal, out)
+    if parts.why_not:
+        say(f"search: {parts.why_not}")
+    ranked = trials.search(parts.searched, goal, _proposer(recipe, goal, say), run, out, say, at_once, force)
+    rows = trials.rows(ranked)
+    if parts.held_out is None or rows[0].status != "ok":
+        return rows
+    (final,) = run([changed(parts.held_out, trials.rounded(ranked[0]))])
+    say(f"search: {final.run_id}: {holdout.told(rows[0], final)}")
+    return [final, *rows]
 
 
 def _proposer(recipe: Mapping[str, Any], goal: Search, say: Callable[[str], None]) -> trials.Proposer:

@@ -28,14 +28,15 @@ def fitted(recipe: Mapping[str, Any], goal: Search, say: Callable[[str], None]) 
     kept = {gate: bound for gate, bound in bounds.items() if gate not in gone}
     if not gone:
         return recipe
+    judged = {key: value for key, value in base.gates.values().items() if key not in bounds}
     if any("examples" in GATES[gate].needs for gate in kept):
         say(f"search: this model has no {' and no '.join(gone)}: left out, its gates are {_words(kept)}")
-        return {**recipe, "gates": kept}
+        return {**recipe, "gates": kept | judged}
     taken = {gate: bound for gate, bound in goal.otherwise.items() if has(gate)}
     if not taken:
         return recipe
     say(f"search: this model has no {' and no '.join(gone)}: its gate is {_words(taken)}, by search.otherwise")
-    return {**recipe, "gates": kept | taken}
+    return {**recipe, "gates": kept | taken | judged}
 
 
 def _words(gates: Mapping[str, float | None]) -> str:

@@ -16,6 +16,7 @@ from optimizer.recipe import Recipe
 from optimizer.rows.front import closeness_of, front, quality
 from optimizer.rows.gates import Gates, shortfall
 from optimizer.rows.row import STATUSES, Row
+from optimizer.rows.verdict import subject
 from optimizer.runs.plan import Plan, plan_all
 from optimizer.search.space import Search, changed, itself, own_values
 
@@ -54,8 +55,8 @@ def search(
     say: Callable[[str], None],
     at_once: int,
     force: bool,
-) -> list[Row]:
-    """The trials that are still to be made, then the rows of all; see `optimizer.search.search`."""
+) -> list[Trial]:
+    """Make the trials that are still to be made; all of them, best first; see `optimizer.search.search`."""
     assert at_once >= 1
     base = itself(recipe, goal)
     own = own_values(base)
@@ -73,13 +74,18 @@ def search(
             if not asked:
                 break
             made += len(asked)
-            rows = _rows([changed(recipe, _rounded(trial)) for trial in asked], run)
-            for trial, row in zip(asked, rows, strict=True):
+            made_of = _rows([changed(recipe, rounded(trial)) for trial in asked], run)
+            for trial, row in zip(asked, made_of, strict=True):
                 trials.append(_told(trial, row, goal, base.gates))
                 _note(journal, trials[-1])
-                tried = _words(_rounded(trial))
+                tried = _words(rounded(trial))
                 say(f"search: trial {len(trials)} of {goal.trials}: {_outcome(row, goal)}; {tried}")
-    return _result(trials, goal, say)
+    return _ranked(trials, goal, say)
+
+
+def rows(ranked: Sequence[Trial]) -> list[Row]:
+    """Every run's row once, in the order of the trials."""
+    return list({trial.row.run_id: trial.row for trial in ranked if trial.row is not None}.values())
 
 
 def _told(trial: Trial, row: Row, goal: Search, gates: Gates) -> Trial:
@@ -89,19 +95,20 @@ def _told(trial: Trial, row: Row, goal: Search, gates: Gates) -> Trial:
             f"search.{goal.direction}: {goal.column} is not measured for this model and these texts; "
             f"write {goal.direction}: size_ratio"
         )
-    shortfalls = {gate: shortfall(gate, bound, row) for gate, bound in gates.bounds().items()}
+    held = subject(row, gates)
+    shortfalls = {gate: shortfall(gate, bound, held) for gate, bound in gates.bounds().items()}
     return Trial(trial.values, row, None if value is None or math.isnan(value) else value, shortfalls)
 
 
 def _rows(recipes: list[Recipe], run: Callable[[list[Recipe]], list[Row]]) -> list[Row]:
     """A row for each recipe; those proposed twice are run once."""
     once = [recipe for place, recipe in enumerate(recipes) if recipe not in recipes[:place]]
-    rows = run(once)
-    assert len(rows) == len(once)
-    return [rows[once.index(recipe)] for recipe in recipes]
+    found = run(once)
+    assert len(found) == len(once)
+    return [found[once.index(recipe)] for recipe in recipes]
 
 
-def _rounded(trial: Trial) -> dict[str, Any]:
+def rounded(trial: Trial) -> dict[str, Any]:
     """A trial's settings as a recipe has them: floats to six digits, which people can read and steps come out even."""
     return {key: float(f"{value:.6g}") if isinstance(value, float) else value for key, value in trial.values.items()}
 
@@ -115,8 +122,9 @@ def _journal_path(goal: Search, base: Recipe, out: Path) -> Path:
     assert isinstance(planned, Plan)  # what cannot be planned alone has been raised
     decisive = {
         "run": planned.run_id,
-        "gates": base.gates.bounds(),
-        "search": goal.model_dump(exclude={"trials", "otherwise", *({"by"} if goal.by == "tpe" else ())}),
+        "gates": base.gates.values(),
+        # What is kept aside the texts tell, whose fingerprint is in the run's id.
+        "search": goal.model_dump(exclude={"trials", "holdout", "otherwise", *({"by"} if goal.by == "tpe" else ())}),
     }
     digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
     return out / "search" / f"{base.name}-{digest}.jsonl"
@@ -172,19 +180,19 @@ def _resumed(
     except (ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"{journal}: is damaged ({error}); remove it, or write force=true") from None
     known = [trial for trial in noted if trial.value is not None]
-    rows = _rows([changed(recipe, _rounded(trial)) for trial in known], run) if known else []
-    told = [_told(trial, row, goal, gates) for trial, row in zip(known, rows, strict=True)]
+    found = _rows([changed(recipe, rounded(trial)) for trial in known], run) if known else []
+    told = [_told(trial, row, goal, gates) for trial, row in zip(known, found, strict=True)]
     return len(noted), [trial for trial in told if trial.value is not None]
 
 
-def _result(trials: Sequence[Trial], goal: Search, say: Callable[[str], None]) -> list[Row]:
-    """Every run's row once, best first; says the best, and the rows that no other beats."""
+def _ranked(trials: Sequence[Trial], goal: Search, say: Callable[[str], None]) -> list[Trial]:
+    """All that have ended, best first; says the best, and the rows that no other beats."""
     ranked = sorted((trial for trial in trials if trial.row is not None), key=lambda trial: rank(trial, goal))
-    rows = list({trial.row.run_id: trial.row for trial in ranked if trial.row is not None}.values())
-    _say_best(rows[0], len(ranked), goal, _words(_rounded(ranked[0])), say)
-    for row in front(rows):
+    ended = rows(ranked)
+    _say_best(ended[0], len(ranked), goal, _words(rounded(ranked[0])), say)
+    for row in front(ended):
         say(f"front: {row.run_id}: {row.size_ratio:.2%} of the original's bytes, {_closeness(row)}")
-    return rows
+    return ranked
 
 
 def rank(trial: Trial, goal: Search) -> tuple[int, float]:

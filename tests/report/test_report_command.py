@@ -28,7 +28,7 @@ def test_outputs_is_where_it_looks_by_itself(tmp_path: Path) -> None:
 def test_unknown_arguments_are_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 2
     out, err = capsys.readouterr()
-    assert (out, err) == ("", f"report: unknown argument '{arguments[-1]}'; write out=DIR\n")
+    assert (out, err) == ("", f"report: unknown argument '{arguments[-1]}'; write out=DIR or junit=true\n")
 
 
 def test_a_folder_that_is_not_there_or_holds_no_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

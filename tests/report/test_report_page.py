@@ -17,7 +17,9 @@ from report_rows import failed, measured, sized
 from optimizer.errors import ArtifactError
 from optimizer.report.page import write_report
 from optimizer.report.table import show
+from optimizer.rows.changes import Change, write_changes
 from optimizer.rows.row import Row
+from optimizer.rows.store import run_directory
 
 FILES = ["report.html", "report.md", "report/size_agreement.png", "report/size_latency.png"]
 
@@ -161,6 +163,29 @@ def test_the_latencies_of_a_grid_are_a_table(tmp_path: Path) -> None:
     assert [""] * 8 in cells
     assert text.count("Latency by batch and length") == 1
     assert "latency_grid" not in text
+
+
+def test_answers_that_changed_are_a_table_with_their_texts_where_these_are_kept(tmp_path: Path) -> None:
+    def change(position: int, margin: float, **more: Any) -> Change:
+        answers = {"original": "refund", "artifact": "<b>cancel</b>", "artifact_margin": 0.1}
+        return Change(position=position, original_margin=margin, **answers, **more)
+
+    for name in ("a-1", "a-2", "a-3"):
+        run_directory(tmp_path, name).mkdir(parents=True)
+    write_changes(run_directory(tmp_path, "a-1"), [change(place, place / 100) for place in range(25)])
+    kept = [change(7, 0.5, text="where is <i>it</i>", token=2, tokens=3), change(9, 0.4, text=["one", "other"])]
+    write_changes(run_directory(tmp_path, "a-2"), kept)
+    write_changes(run_directory(tmp_path, "a-3"), [])
+    text = write_report([sized(f"a-{number}", 0.2, 0.98) for number in (1, 2, 3)], tmp_path).read_text()
+    cells = Page(text).cells
+    assert ["text", "original", "sure", "artifact", "sure"] in cells
+    assert [row[0] for row in cells if row[1:2] == ["refund"]] == [str(place) for place in range(24, 4, -1)]
+    assert ["7, token 2 and 2 more", "where is <i>it</i>", "refund", "0.5000", "<b>cancel</b>", "0.1000"] in cells
+    assert ["9", "one | other", "refund", "0.4000", "<b>cancel</b>", "0.1000"] in cells
+    assert "25 texts are answered otherwise than by the original; the 20 of which it was surest" in text
+    assert "2 texts are answered otherwise than by the original. How sure" in text
+    assert text.count("<h3>Changed answers</h3>") == 2
+    assert "<b>cancel" not in text
 
 
 def test_equal_rows_give_equal_files_in_any_order(tmp_path: Path) -> None:

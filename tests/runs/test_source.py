@@ -2,10 +2,12 @@
 
 import pickle
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
+from optimizer.data import calibration
 from optimizer.errors import ModelError
 from optimizer.recipe import parse
 from optimizer.runs import source
@@ -37,27 +39,27 @@ def travelled(at: Plan) -> Plan:
     return there
 
 
-def counted(monkeypatch: pytest.MonkeyPatch, name: str) -> list[Any]:
+def counted(monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str) -> list[Any]:
     calls: list[Any] = []
-    function = getattr(source, name)
+    function = getattr(module, name)
 
     def count(*arguments: Any, **options: Any) -> Any:
         calls.append(arguments)
         return function(*arguments, **options)
 
-    monkeypatch.setattr(source, name, count)
+    monkeypatch.setattr(module, name, count)
     return calls
 
 
 def test_many_recipes_on_one_model_and_its_texts_open_them_once(model, texts, tmp_path, monkeypatch) -> None:
-    opened, read = counted(monkeypatch, "open_checkpoint"), counted(monkeypatch, "read")
+    opened, read = counted(monkeypatch, source, "open_checkpoint"), counted(monkeypatch, calibration, "read")
     recipes = [parse(recipe(model, texts, amount)) for amount in (0.1, 0.2, 0.3)]
     assert len(look_ahead(recipes, tmp_path / "out")) == 3
     assert len(opened) == len(read) == 1
 
 
 def test_a_model_that_is_not_there_is_looked_for_once(model, texts, tmp_path, monkeypatch) -> None:
-    looked = counted(monkeypatch, "locate")
+    looked = counted(monkeypatch, source, "locate")
     lacking = [parse(recipe(tmp_path / "nowhere", texts, amount)) for amount in (0.1, 0.2, 0.3)]
     found = look_ahead([*lacking, parse(recipe(model, texts))], tmp_path / "out")
     assert [outlook.state for outlook in found] == [None] * 3 + ["to do"]

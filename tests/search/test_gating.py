@@ -40,7 +40,7 @@ def fitted(recipe: str, model: Path, texts: Path, *more: str) -> tuple[dict[str,
     composed = package.compose(f"recipe={recipe}", f"model.path={model}", f"data.path={texts}", *more)
     said: list[str] = []
     found = gating.fitted(composed, settings(composed), said.append)
-    return {gate: bound for gate, bound in found["gates"].items() if bound is not None}, said
+    return {gate: bound for gate, bound in found["gates"].items() if bound}, said
 
 
 @pytest.mark.parametrize("recipe", SEARCHES)
@@ -66,6 +66,15 @@ def test_a_gate_on_the_answers_that_is_set_is_the_only_one(tiny_model: TinyModel
     ]
 
 
+def test_how_gates_are_judged_stays(tiny_model: TinyModel, texts: Path) -> None:
+    gates, _ = fitted("smallest", tiny_model("encoder"), texts, "gates.beyond_chance=true")
+    assert gates == {"neighbour_agreement": 0.99, "beyond_chance": True}
+    gates, _ = fitted(
+        "smallest", tiny_model("encoder"), texts, "gates.cosine_similarity=0.9", "gates.beyond_chance=true"
+    )
+    assert gates == {"cosine_similarity": 0.9, "beyond_chance": True}
+
+
 def test_gates_that_the_texts_alone_lack_are_refused_as_ever(tiny_model: TinyModel, texts: Path) -> None:
     gates, said = fitted("smallest", tiny_model("sequence-classification"), texts, "gates.accuracy_drop=0.01")
     assert (gates, said) == ({"agreement": 0.99, "accuracy_drop": 0.01}, [])
@@ -75,6 +84,7 @@ def test_gates_that_the_texts_alone_lack_are_refused_as_ever(tiny_model: TinyMod
     ("otherwise", "line"),
     [
         ({"neighbor_agreement": 1}, "search.otherwise: unknown key 'neighbor_agreement'; did you mean "),
+        ({"beyond_chance": 1}, "search.otherwise: unknown key 'beyond_chance'; "),
         ({"spearman": 3}, "search.otherwise.spearman: 3.0: input should be less than or equal to 1"),
     ],
 )

@@ -194,8 +194,8 @@ def test_a_finished_search_runs_nothing_and_more_trials_go_on_from_there(tmp_pat
     same, lines = go(RECIPE, tmp_path, again)
     assert not again.calls
     assert same == rows
-    assert "12 of 12 trials are there already" in lines[0]
-    assert lines[1:] == [line for line in said if " trial " not in line]
+    assert "12 of 12 trials are there already" in lines[1]
+    assert [lines[0], *lines[2:]] == [line for line in said if " trial " not in line]
     longer, _ = go(changed(search={"trials": 15}), tmp_path, more)
     assert len(more.calls) == 3
     assert {row.run_id for row in rows} < {row.run_id for row in longer}
@@ -214,7 +214,7 @@ def test_any_function_may_propose(tmp_path: Path) -> None:
         return {"stages.quantize.step": (good + bad) / 2, "stages.prune.amount": own["stages.prune.amount"]}
 
     lines: list[str] = []
-    rows = trials.search(RECIPE, settings(RECIPE), halve, Runs(), tmp_path, lines.append, 1, False)
+    rows = trials.rows(trials.search(RECIPE, settings(RECIPE), halve, Runs(), tmp_path, lines.append, 1, False))
     assert rows[0].agreement == pytest.approx(0.99, abs=1e-5)
     assert rows[0].agreement >= 0.99
 
