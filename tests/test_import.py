@@ -64,6 +64,12 @@ def shipped(name: str, monkeypatch: pytest.MonkeyPatch) -> Recipe:
     return parse({key: values[key] for key in ("name", "stages", "format")})
 
 
+def texts() -> list[dict[str, torch.Tensor]]:
+    """What is calibrated on."""
+    ids = [torch.arange(4 + number % 3)[None] * 5 % tiny.VOCABULARY for number in range(24)]
+    return [{"input_ids": each, "attention_mask": torch.ones_like(each), "token_type_ids": each * 0} for each in ids]
+
+
 @pytest.fixture(scope="module")
 def artifacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A tiny model in the form of every shipped recipe that packs; those without bitsandbytes first."""
@@ -74,7 +80,7 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     packed = [recipe for recipe in recipes if recipe.output.format == "packed"]
     packed.sort(key=lambda recipe: any(step.stage.kind == "bitsandbytes" for step in recipe.steps))
     for recipe in packed:
-        staged = recipe.staged(open_checkpoint(original), original.name, lambda line: None)
+        staged = recipe.staged(open_checkpoint(original), original.name, lambda line: None, texts)
         write(staged, directory / recipe.name)
     assert {"packed_fp16", "compact", "balanced", "aggressive"} <= {recipe.name for recipe in packed}
     return {recipe.name: directory / recipe.name for recipe in packed}
