@@ -5,7 +5,7 @@ drawn from the model's own distribution, so that no labels are needed. Kunstner 
 Fisher Approximation (2019).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +20,7 @@ from optimizer.model.task import Task
 
 _DRAWS = 2  # answers drawn for each text: a second halves the noise for half as much time again
 _BATCH = 32
+_FLOOR = 0.1  # of the mean over outputs
 _LARGEST = 1 << 25
 """Numbers that a batch's answers may be: a language model has some ten thousand for each token."""
 
@@ -33,6 +34,18 @@ class Linear:
 
     inputs: Tensor
     outputs: Tensor
+
+    @property
+    def needs(self) -> Tensor:
+        """How much each output counts, float64: the least is a share of the mean, because a large change is no small
+        one.
+        """
+        matters = self.outputs.double()
+        return matters + _FLOOR * matters.mean()
+
+    def fits(self, shape: Sequence[int]) -> bool:
+        """Whether it is of a matrix of this shape, `[out, in]`."""
+        return tuple(shape) == (len(self.outputs), len(self.inputs))
 
 
 @dataclass(frozen=True)

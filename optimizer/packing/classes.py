@@ -25,7 +25,7 @@ from optimizer.packing import codec
 from optimizer.packing.grid import PER_OCTAVE, Array
 from optimizer.packing.reader import PayloadError, Reader, varint
 
-_WIDTH = PER_OCTAVE // 2
+WIDTH = PER_OCTAVE // 2
 """Steps that differ by less make codes of the same class."""
 _FEWEST = 1 << 14
 """Codes of a class: of fewer, a histogram of their own costs more than it saves."""
@@ -86,7 +86,7 @@ def bounds(sums: Array, counts: Array) -> list[int]:
     held = 0
     left = int(counts.sum())
     for value, count in zip(sums.tolist(), counts.tolist(), strict=True):
-        if not edges or (held >= _FEWEST and value >= edges[-1] + _WIDTH and left >= _FEWEST):
+        if not edges or (held >= _FEWEST and value >= edges[-1] + WIDTH and left >= _FEWEST):
             edges.append(value)
             held = 0
         held += count

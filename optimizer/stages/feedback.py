@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 _DAMPING = 0.05  # of the mean diagonal: the moments rest on a few thousand tokens
-_TOGETHER = 64  # columns
+TOGETHER = 64
+"""Columns of a block: what the choices in it have lost is handed on to the others at once."""
 
 Choose = Callable[[int, Tensor], Tensor]
 """The values of a column, by its place and by what they were best."""
@@ -27,7 +28,7 @@ def factor_of(moments: Tensor) -> Tensor:
 
 
 def chosen(
-    values: Tensor, factor: Tensor, choose: Choose, begin: Begin = lambda _, __: None, together: int = _TOGETHER
+    values: Tensor, factor: Tensor, choose: Choose, begin: Begin = lambda _, __: None, together: int = TOGETHER
 ) -> Tensor:
     """What `choose` makes of a matrix `[rows, columns]` in float64, whose inputs have this `factor`."""
     left, found = values @ factor, torch.empty_like(values)

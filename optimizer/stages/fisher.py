@@ -1,94 +1,26 @@
-"""Steps by how much the answers depend on each row and column of each matrix, for a budget of bits; errors fed back.
+"""Bits where the answers depend on them: one price for a bit everywhere, such that a budget is kept.
 
-A change E of a linear module's weight moves the answers by the sum over outputs of g E S E^T / 2, with g the Fisher
-information of an output and S the second moments of the inputs (see `calibration.statistics`). At one price for a bit
-everywhere, the step of a value is then in proportion to 1 / sqrt(g), and to 1 / l of its column, S = L L^T. The columns
-are rounded one after the other, and what each has lost is made up for by those that follow: Frantar et al., GPTQ
-(2023); with entropy-coded steps: WaterSIC, arXiv 2603.04956.
+The steps that follow from it are those of `steps`, the codes those of `rounding`. Frantar et al., GPTQ (2023); with
+entropy-coded steps: WaterSIC, arXiv 2603.04956.
 """
 
-import math
-import statistics
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from optimizer.calibration.statistics import Linear, Rows, Statistics
+from optimizer.calibration.statistics import Statistics
 from optimizer.errors import StageError
-from optimizer.model.weight import Codes, Place, Weight, Weights
+from optimizer.model.weight import Codes, Place, Weights
 from optimizer.packing import grid
-from optimizer.packing.entropy import shannon_bits
 from optimizer.packing.grid import PER_OCTAVE
-from optimizer.stages.feedback import chosen, factor_of
+from optimizer.stages.rounding import LARGEST, rounded, taken
+from optimizer.stages.steps import Matrix, matrices, usual_step
 
-_ROUNDED = PER_OCTAVE // 4
-"""Scales of rows and of columns are multiples of a quarter of an octave, against each other."""
-_FLOOR = 0.1  # of the mean over outputs: the least that an output counts, because a large change is no small one
-_COARSEST = 1.5  # standard deviations of a row: beyond it nothing of it is left
-_LOOKED_UP = PER_OCTAVE // 2
-"""By how much coarser the rows of tables are than their gradients say: most of them a text never looks up."""
-_PSEUDO = 4  # occurrences of a row with the mean gradient of all, beside its own
-_HALF = 0.5  # of an occurrence: what a row that was never looked up counts
-_NOTHING = 1e-12  # of the most that a row matters: what one that never matters counts
-_SAMPLE = 16  # one row in so many tells where to begin
 _PASSES = 5
 _FURTHER = PER_OCTAVE // 4  # by which prices rise where the way to the budget was not found
 _WITHIN = 0.004  # of the budget
-_LARGEST = torch.iinfo(torch.int16).max
-_LARGEST_BYTE = 127.49  # which is rounded to 127
-_BEYOND = 2.0 * _LARGEST
-_WIDEST = 64 * PER_OCTAVE
-"""By how much steps may be finer than the coarsest where nothing else bounds them."""
-_BIT = math.log(2) / 6
-"""Squared steps that a bit is worth: at high rates the error is a twelfth, and falls to a quarter with a bit."""
-_TABLE = 127  # codes beyond it cost what it costs
-_NEVER = 0.02  # of a time: how often a code has been seen that was not
 _FINEST, _COARSE = -24 * PER_OCTAVE, 8 * PER_OCTAVE
-
-
-@dataclass(frozen=True)
-class Matrix:
-    """A weight `[..., rows, columns]` with columns along its inputs, and what is known of it.
-
-    Of the scales of rows `[..., rows, 1]` and columns `[..., 1, columns]` these are the exponents, 64ths of octaves;
-    to those of rows that of the price is added, and they are at most `coarsest` then, at least `finest`. `factor` is
-    L, float64, None where nothing is fed back.
-    """
-
-    name: str
-    values: Tensor
-    transposed: bool
-    dtype: torch.dtype
-    rows: Tensor
-    columns: Tensor
-    coarsest: Tensor
-    factor: Tensor | None = None
-    is_known: bool = True
-    finest: Tensor | None = None
-
-    def exponents(self, price: int) -> Tensor:
-        """Those of its rows, at a price."""
-        priced = torch.minimum(self.rows + price, self.coarsest)
-        return priced if self.finest is None else torch.maximum(priced, self.finest)
-
-    def coarser(self, steps: int) -> "Matrix":
-        """The same with other steps, if nothing is known of it."""
-        return self if self.is_known else replace(self, rows=self.rows + steps)
-
-    def sample(self) -> "Matrix":
-        """A few of its rows, without the feedback."""
-        flat = self.values.reshape(-1, self.values.shape[-1])[::_SAMPLE]
-        least = self.coarsest - _WIDEST if self.finest is None else self.finest
-        rows, most, least = (
-            side.expand((*self.values.shape[:-1], 1)).reshape(-1, 1)[::_SAMPLE]
-            for side in (self.rows, self.coarsest, least)
-        )
-        columns = self.columns.reshape(-1, self.columns.shape[-1])[:1]
-        return Matrix(self.name, flat, False, self.dtype, rows, columns, most, None, self.is_known, least)
 
 
 def allocated(
@@ -98,60 +30,49 @@ def allocated(
 
     StageError for a budget that cannot be had.
     """
-    samples = [matrix.sample() for matrix in _matrices(weights, places, known)]
-    others = _usual_step(samples)
+    samples = [matrix.sample() for matrix in matrices(weights, places, known)]
+    others = usual_step(samples)
     samples = [sample.coarser(others) for sample in samples]
     if unknown := [sample.name for sample in samples if not sample.is_known]:
         log(f"quantize: nothing is known of these, which get the steps that are usual elsewhere: {', '.join(unknown)}")
 
-    def matrices() -> Iterator[Matrix]:
-        return (matrix.coarser(others) for matrix in _matrices(weights, places, known))
+    def priced() -> Iterator[Matrix]:
+        return (matrix.coarser(others) for matrix in matrices(weights, places, known))
 
     price = _price(samples, bits)
-    tried: list[tuple[int, float]] = []
+    tried: dict[int, float] = {}
     best: dict[str, Codes] = {}
-    least = 0.0
+    most = 0.0
     while len(tried) < _PASSES or (not best and price < _COARSE):
-        found, taken = _coded(matrices(), price)
-        tried.append((price, taken))
-        log(f"quantize: a price of 2^{price / PER_OCTAVE:.2f} makes {taken:.3f} bits a value")
-        if least < taken <= bits:
-            best, least = found, taken
-        if bits * (1 - _WITHIN) <= taken <= bits:
-            break
+        found, tried[price] = _coded(priced(), price)
+        log(f"quantize: a price of 2^{price / PER_OCTAVE:.2f} makes {tried[price]:.3f} bits a value")
+        if most < tried[price] <= bits:
+            best, most = found, tried[price]
         following = _next_price(tried, bits) if len(tried) < _PASSES else price + _FURTHER
-        if any(following == before for before, _ in tried):
-            following = price + _FURTHER
-            if best:
-                break
-        price = following
+        if most >= bits * (1 - _WITHIN) or (best and following in tried):
+            break
+        price = price + _FURTHER if following in tried else following
     if not best:
         raise StageError(
-            f"quantize: bits_per_parameter: {bits} cannot be had, {min(t for _, t in tried):.2f} can; write more"
+            f"quantize: bits_per_parameter: {bits} cannot be had, {min(tried.values()):.2f} can; write more"
         )
     return best
 
 
-def _coded(matrices: Iterable[Matrix], price: int) -> tuple[dict[str, Codes], float]:
+def _coded(priced: Iterable[Matrix], price: int) -> tuple[dict[str, Codes], float]:
     """The codes at a price, and how many bits a value they take."""
     found, total, values = {}, 0.0, 0
-    for matrix in matrices:
+    for matrix in priced:
         codes = rounded(matrix, price)
-        total += _taken(matrix, codes, price)
+        total += taken(matrix, codes, price)
         values += codes.numel()
         found[matrix.name] = _as_stored(matrix, codes, matrix.exponents(price))
     return found, total / max(values, 1)
 
 
-def _taken(matrix: Matrix, codes: Tensor, price: int) -> float:
-    """What a matrix takes in bits, its scales included."""
-    rows = matrix.exponents(price)
-    return _bits(codes, rows + matrix.columns) + sum(_entropy(side) for side in (rows, matrix.columns))
-
-
 def _as_stored(matrix: Matrix, codes: Tensor, rows: Tensor) -> Codes:
     """Codes as the checkpoint has the matrix, in the narrowest type that holds them."""
-    if codes.numel() and codes.abs().max() > _LARGEST:
+    if codes.numel() and codes.abs().max() > LARGEST:
         raise StageError(
             f"{matrix.name}: its values are 2**15 steps or more from zero; leave it out with skip: ['{matrix.name}']"
         )
@@ -163,198 +84,22 @@ def _as_stored(matrix: Matrix, codes: Tensor, rows: Tensor) -> Codes:
     return Codes(codes, grid.scales(rows), matrix.dtype, grid.scales(columns))
 
 
-def rounded(matrix: Matrix, price: int) -> Tensor:
-    """The codes of a matrix at a price, in float: those that cost fewer bits where they are hardly further away."""
-    rows, columns = _scales(matrix.exponents(price)), _scales(matrix.columns)
-    plain = (matrix.values / (rows * columns)).round().clamp(-_BEYOND, _BEYOND)
-    costs = Costs.of(plain, matrix.exponents(price) + matrix.columns)
-    if matrix.factor is None:
-        return costs.cheaper(matrix.values / (rows * columns), slice(None))
-    return with_feedback(matrix.values.double(), matrix.factor, rows.double(), columns.double(), costs)
-
-
-@dataclass(frozen=True)
-class Costs:
-    """What codes cost: `bits[kind, code + largest]`, float32, with a kind for each value, by its step."""
-
-    kinds: Tensor
-    bits: Tensor
-    largest: int
-
-    @classmethod
-    def of(cls, codes: Tensor, steps: Tensor) -> "Costs":
-        """As these codes are distributed among those of steps alike."""
-        kinds = _kinds(steps).expand(codes.shape)
-        largest = min(int(codes.abs().max()), _TABLE) if codes.numel() else 0
-        width = 2 * largest + 1
-        symbols = codes.clamp(-largest, largest).long() + largest
-        count = int(kinds.max()) + 1 if codes.numel() else 1
-        counts = torch.bincount((kinds * width + symbols).flatten(), minlength=count * width).reshape(count, width)
-        shares = (counts + _NEVER) / (counts + _NEVER).sum(1, keepdim=True)
-        return cls(kinds, -shares.log2(), largest)
-
-    def cheaper(self, ratios: Tensor, places: Any) -> Tensor:
-        """For values over their steps the integer of least squared error plus price of its bits: the nearest, the next
-        one nearer to zero, or zero; `places` are theirs among the kinds.
-        """
-        kinds = self.kinds[..., places]
-        nearest = ratios.round()
-        best, least = nearest, self._cost(ratios, nearest, kinds)
-        for code in (nearest - nearest.sign(), torch.zeros_like(nearest)):
-            cost = self._cost(ratios, code, kinds)
-            best, least = torch.where(cost < least, code, best), torch.minimum(cost, least)
-        return best
-
-    def _cost(self, ratios: Tensor, codes: Tensor, kinds: Tensor) -> Tensor:
-        symbols = codes.clamp(-self.largest, self.largest).long() + self.largest
-        return (ratios - codes).square() + _BIT * self.bits[kinds, symbols]
-
-
-def _kinds(steps: Tensor) -> Tensor:
-    """Whole numbers from 0 for exponents of steps: the same for those within half an octave."""
-    kinds = steps // (PER_OCTAVE // 2)
-    return (kinds - kinds.min()).long() if kinds.numel() else kinds.long()
-
-
-def with_feedback(values: Tensor, factor: Tensor, rows: Tensor, columns: Tensor, costs: Costs) -> Tensor:
-    """Codes of a matrix `[rows, columns]` in float64, each column rounded with what those after it have lost.
-
-    `factor` is that of `feedback`; `rows` `[rows, 1]` and `columns` `[1, columns]` are the scales.
-    """
-    codes = torch.empty_like(values)
-
-    def choose(place: int, best: Tensor) -> Tensor:
-        step = rows[:, 0] * columns[0, place]
-        codes[:, place] = costs.cheaper((best / step).clamp(-_BEYOND, _BEYOND), place)
-        return codes[:, place] * step
-
-    chosen(values, factor, choose)
-    return codes
-
-
-def _matrices(weights: Weights, places: Mapping[str, Place], known: Statistics) -> Iterator[Matrix]:
-    for weight in weights():
-        if weight.tensor.ndim > 1 and weight.tensor.is_floating_point() and weight.tensor.numel():
-            yield _matrix(weight, places[weight.name], known)
-
-
-def _matrix(weight: Weight, place: Place, known: Statistics) -> Matrix:
-    values = weight.tensor.float()
-    if not torch.isfinite(values).all():
-        raise StageError(f"{weight.name}: holds values that are not finite; leave it out with skip: ['{weight.name}']")
-    transposed = place.role == "linear" and place.input_axis % values.ndim == values.ndim - 2
-    values = values.mT if transposed else values
-    linear, looked_up = known.linear.get(place.module), known.rows.get(place.module)
-    if place.role == "linear" and linear is not None and (len(linear.outputs), len(linear.inputs)) == values.shape:
-        return _of_linear(weight, values, transposed, linear)
-    if looked_up is not None and len(looked_up.seen) == len(values) and values.ndim == 2:
-        return _of_rows(weight, values, looked_up, known.texts)
-    spread = _spread(values).expand(*values.shape[:-1], 1)
-    rows = _exponents(spread)
-    return Matrix(
-        weight.name, values, transposed, weight.tensor.dtype, rows, _ones(values), _coarsest(spread), None, False
-    )
-
-
-def _usual_step(samples: Sequence[Matrix]) -> int:
-    """By how much the steps of what is known differ from the standard deviations, in the middle of them."""
-    apart = [
-        float(sample.rows.double().median() + sample.columns.double().median())
-        - float(_exponents(_spread(sample.values)))
-        for sample in samples
-        if sample.is_known
-    ]
-    return round(statistics.median(apart) / _ROUNDED) * _ROUNDED if apart else 0
-
-
-def _of_linear(weight: Weight, values: Tensor, transposed: bool, known: Linear) -> Matrix:
-    factor = factor_of(known.inputs)
-    columns = _exponents(1 / factor.diagonal())[None]
-    matters = known.outputs.double()
-    rows = _exponents((matters + _FLOOR * matters.mean()).rsqrt())[:, None]
-    scaled = (values.double() * factor.diagonal()).square().mean(1).sqrt()
-    return Matrix(
-        weight.name, values, transposed, weight.tensor.dtype, rows, columns, _coarsest(scaled)[:, None], factor
-    )
-
-
-def _of_rows(weight: Weight, values: Tensor, known: Rows, texts: int) -> Matrix:
-    """Rows that are looked up: each by how often, and by the gradients where it was."""
-    own, seen = known.gradients.double() * texts, known.seen.double() * texts
-    mean = own.sum() / seen.sum().clamp_min(1)
-    matters = torch.maximum((seen + _HALF) * (own + _PSEUDO * mean) / (seen + _PSEUDO), own) / texts
-    rows = _exponents(matters.clamp_min(matters.max() * _NOTHING).rsqrt())[:, None] + _LOOKED_UP
-    return Matrix(
-        weight.name,
-        values,
-        False,
-        weight.tensor.dtype,
-        rows,
-        _ones(values),
-        _coarsest(_spread(values)).expand(len(values), 1),
-        finest=_within_8_bits(values),
-    )
-
-
-def _within_8_bits(values: Tensor) -> Tensor:
-    """The least step of each row of which no code is beyond 127: an engine holds such codes as they are."""
-    largest = values.abs().amax(1, keepdim=True).double().clamp_min(2.0**-100)
-    return ((largest / _LARGEST_BYTE).log2() * PER_OCTAVE).ceil().to(torch.int32)
-
-
-def _ones(values: Tensor) -> Tensor:
-    return torch.zeros((*values.shape[:-2], 1, values.shape[-1]), dtype=torch.int32)
-
-
-def _spread(values: Tensor) -> Tensor:
-    return values.double().square().mean().sqrt()
-
-
-def _coarsest(spread: Tensor) -> Tensor:
-    return _exponents(_COARSEST * spread.clamp_min(torch.finfo(torch.float32).tiny))
-
-
-def _exponents(scales: Tensor) -> Tensor:
-    """The nearest exponents, each a multiple of a quarter of an octave."""
-    parts = (scales.double().clamp(2.0**-100, 2.0**100).log2() * PER_OCTAVE / _ROUNDED).round() * _ROUNDED
-    return parts.to(torch.int32)
-
-
-def _scales(exponents: Tensor) -> Tensor:
-    return grid.scales(exponents.to(torch.int16))
-
-
 def _price(samples: list[Matrix], bits: float) -> int:
     """Where to begin: what the budget comes to in a sample, without feedback."""
     low, high = _FINEST, _COARSE
     values = sum(sample.values.numel() for sample in samples)
     while high - low > 1:
         middle = (low + high) // 2
-        taken = sum(_taken(sample, rounded(sample, middle), middle) for sample in samples)
-        low, high = (middle, high) if taken > bits * values else (low, middle)
+        total = sum(taken(sample, rounded(sample, middle), middle) for sample in samples)
+        low, high = (middle, high) if total > bits * values else (low, middle)
     return high
 
 
-def _next_price(tried: list[tuple[int, float]], bits: float) -> int:
+def _next_price(tried: Mapping[int, float], bits: float) -> int:
     """By the line through the two nearest to the budget; a step of twice the size saves a bit."""
-    (price, taken), *others = sorted(tried, key=lambda one: abs(one[1] - bits))
-    aim = bits * (1 - _WITHIN / 2)
+    price, *others = sorted(tried, key=lambda price: abs(tried[price] - bits))
     slope = -1 / PER_OCTAVE
-    if others and others[0][0] != price and (others[0][1] - taken) / (others[0][0] - price) < slope / 10:
-        slope = (others[0][1] - taken) / (others[0][0] - price)
-    moved = round((aim - taken) / slope)
-    return price + (moved or (1 if taken > bits else -1))
-
-
-def _bits(codes: Tensor, steps: Tensor) -> float:
-    """What the codes take when those of steps alike have a histogram of their own."""
-    if not codes.numel():
-        return 0.0
-    kinds, symbols = _kinds(steps).expand(codes.shape), (codes - codes.min()).long()
-    span = int(symbols.max()) + 1
-    counts = torch.bincount((kinds * span + symbols).flatten(), minlength=(int(kinds.max()) + 1) * span)
-    return sum(shannon_bits(each.numpy()) for each in counts.reshape(-1, span))
-
-
-def _entropy(side: Tensor) -> float:
-    return shannon_bits(np.unique(side.numpy(), return_counts=True)[1])
+    if others and (seen := (tried[others[0]] - tried[price]) / (others[0] - price)) < slope / 10:
+        slope = seen
+    moved = round((bits * (1 - _WITHIN / 2) - tried[price]) / slope)
+    return price + (moved or (1 if tried[price] > bits else -1))

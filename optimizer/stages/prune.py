@@ -17,16 +17,11 @@ from optimizer.errors import StageError
 from optimizer.model.outline import Outline
 from optimizer.model.weight import Place, Weight, Weights
 from optimizer.stages.sparse import PRUNERS, beyond, needed
-from optimizer.stages.stage import Context, Knob, Stage, Transform
+from optimizer.stages.stage import Context, Knob, Stage, Transform, later
 
 _LOW_BITS = 16
 _LOW_VALUES = 1 << _LOW_BITS
 _HIGH_VALUES = 1 << (31 - _LOW_BITS)  # of a float32's magnitude: 31 bits without the sign
-
-
-def _is_magnitude(criterion: str) -> bool:
-    """Whether a setting that came later is at its default: recipes without it keep their ids."""
-    return criterion == "magnitude"
 
 
 class Prune(Stage):
@@ -49,7 +44,7 @@ class Prune(Stage):
     amount: float | None = Field(default=None, ge=0, le=0.99)
     scope: Literal["tensor", "model"] = "tensor"
     pattern: str = "unstructured"
-    criterion: Literal["magnitude", "wanda", "sparsegpt"] = Field(default="magnitude", exclude_if=_is_magnitude)
+    criterion: Literal["magnitude", "wanda", "sparsegpt"] = later("magnitude")
 
     @field_validator("pattern", mode="before")
     @classmethod
@@ -101,8 +96,7 @@ class Prune(Stage):
         return self._by_magnitude(weights)
 
     def _by_texts(self, weights: Weights, context: Context) -> Transform:
-        known = context.statistics().linear
-        reached = {name: known.get(place.module) for name, place in context.routed.items()}
+        reached = _reached(context)
         if others := [name for name, of in reached.items() if of is None]:
             context.log(f"prune: no text reaches these, so they are pruned by magnitude: {', '.join(others)}")
         by_magnitude = self.model_copy(update={"scope": "tensor"})._by_magnitude(weights)
@@ -110,9 +104,9 @@ class Prune(Stage):
 
         def transform(weight: Weight) -> Iterable[Weight]:
             of = reached[weight.name]
-            values = weight.tensor.movedim(weight.input_axis, -1)
-            if of is None or values.shape != (len(of.outputs), len(of.inputs)):
+            if of is None:
                 return by_magnitude(weight)
+            values = weight.tensor.movedim(weight.input_axis, -1)
             keep, group = (None, 1) if self.pattern == "unstructured" else _parts(self.pattern)
             pruned = PRUNERS[self.criterion](values.double(), of, amounts.get(weight.name, self.amount), keep, group)
             return [weight.with_tensor(pruned.to(weight.tensor.dtype).movedim(-1, weight.input_axis).contiguous())]
@@ -126,9 +120,8 @@ class Prune(Stage):
 
         def scored() -> Iterator[Weight]:
             for weight in weights():
-                values, of = weight.tensor.movedim(weight.input_axis, -1), reached[weight.name]
-                if of is not None and values.shape == (len(of.outputs), len(of.inputs)):
-                    yield weight.with_tensor(needed(values, of))
+                if (of := reached[weight.name]) is not None:
+                    yield weight.with_tensor(needed(weight.tensor.movedim(weight.input_axis, -1), of))
 
         limit, ties = model_limit(scored, self.amount)
         return {
@@ -146,6 +139,17 @@ class Prune(Stage):
             return lambda weight: [weight.with_tensor(prune(weight.tensor, amount))]
         limit, ties = model_limit(weights, amount)
         return lambda weight: [weight.with_tensor(_zero_up_to(weight.tensor, limit, ties[weight.name]))]
+
+
+def _reached(context: Context) -> dict[str, Linear | None]:
+    """What the texts show of each routed weight; None of what is no matrix of a linear layer that they reach."""
+    known = context.statistics().linear
+    found: dict[str, Linear | None] = {}
+    for name, place in context.routed.items():
+        of, shape = known.get(place.module), [*context.outline.entries[name].shape]
+        inputs = shape.pop(place.input_axis)
+        found[name] = of if of is not None and of.fits([*shape, inputs]) else None
+    return found
 
 
 def prune(tensor: torch.Tensor, amount: float) -> torch.Tensor:

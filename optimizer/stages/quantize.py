@@ -8,7 +8,7 @@ Variables (1996).
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -18,7 +18,7 @@ from optimizer.errors import StageError
 from optimizer.model.outline import Entry, Outline, Quantized
 from optimizer.model.weight import Codes, Place, Role, Weight, Weights, cut, grouped_axis
 from optimizer.stages.fisher import allocated
-from optimizer.stages.stage import Context, Stage, Transform
+from optimizer.stages.stage import Context, Stage, Transform, later
 
 _MATRIX = 2  # axes at least
 _STACK = 3  # axes at most, where rows and columns get scales of their own
@@ -26,11 +26,6 @@ _HALF = 0.5
 _SCALE_BITS = 32
 _FINEST = 1e-3
 _LARGEST_CODE = torch.iinfo(torch.int32).max
-
-
-def _is_unset(value: Any) -> bool:
-    """Whether a setting that came later is not given: recipes without it keep their ids."""
-    return value is None
 
 
 class Quantize(Stage):
@@ -51,8 +46,8 @@ class Quantize(Stage):
     group: int | None = Field(default=None, ge=2)
     step: float | None = Field(default=None, ge=_FINEST, le=16, allow_inf_nan=False)
     dead_zone: float = Field(default=0.0, ge=0, lt=1)
-    allocate: Literal["fisher"] | None = Field(default=None, exclude_if=_is_unset)
-    bits_per_parameter: float | None = Field(default=None, ge=0.5, le=8, allow_inf_nan=False, exclude_if=_is_unset)
+    allocate: Literal["fisher"] | None = later(None)
+    bits_per_parameter: float | None = later(None, ge=0.5, le=8, allow_inf_nan=False)
 
     @model_validator(mode="after")
     def _one_of_them(self) -> Self:
@@ -123,8 +118,8 @@ class Quantize(Stage):
     def prepare(self, weights: Weights, context: Context) -> Transform:
         """Reads the weights only to allocate; those that are no matrix, or an empty one, stay as they are."""
         if self.bits_per_parameter is not None:
-            codes = allocated(weights, context.routed, context.statistics(), self.bits_per_parameter, context.log)
-            return lambda weight: [weight.with_codes(codes[weight.name]) if weight.name in codes else weight]
+            found = allocated(weights, context.routed, context.statistics(), self.bits_per_parameter, context.log)
+            return lambda weight: [_coded(weight, found[weight.name]) if weight.name in found else weight]
         return lambda weight: [self._quantized(weight) if _is_matrix(weight) else weight]
 
     def _quantized(self, weight: Weight) -> Weight:
@@ -139,10 +134,16 @@ class Quantize(Stage):
         else:
             assert self.bits is not None
             scale = _scales(values, self.bits, self.group, weight)
-        codes = quantize(values, scale, self.dead_zone, weight.tensor.dtype)
-        if not torch.isfinite(codes.extremes()).all():
-            raise StageError(f"{weight.name}: its largest value is rounded beyond its dtype; {remedy}")
-        return weight.with_codes(codes)
+        return _coded(weight, quantize(values, scale, self.dead_zone, weight.tensor.dtype))
+
+
+def _coded(weight: Weight, codes: Codes) -> Weight:
+    """The weight as codes; StageError where what they restore is beyond its dtype."""
+    if not torch.isfinite(codes.extremes()).all():
+        raise StageError(
+            f"{weight.name}: its largest value is rounded beyond its dtype; leave it out with skip: ['{weight.name}']"
+        )
+    return weight.with_codes(codes)
 
 
 def quantize(values: torch.Tensor, scale: torch.Tensor, dead_zone: float, dtype: torch.dtype) -> Codes:

@@ -10,20 +10,12 @@ import torch
 from torch import Tensor
 
 from optimizer.calibration.statistics import Linear
-from optimizer.stages.feedback import chosen, factor_of
-
-_TOGETHER = 64  # columns of which as many go as of the whole
-_FLOOR = 0.1  # of the mean over outputs: the least that an output counts
-
-
-def outputs_of(known: Linear) -> Tensor:
-    """How much each output matters, `[out, 1]`, as a factor of its weights."""
-    return (known.outputs.double() + _FLOOR * known.outputs.double().mean()).sqrt()[:, None]
+from optimizer.stages.feedback import TOGETHER, chosen, factor_of
 
 
 def needed(values: Tensor, known: Linear) -> Tensor:
     """How much the answers need each value of a matrix `[out, in]`, float32, alike for all matrices of a model."""
-    return (values.double() * known.inputs.diagonal().double().sqrt() * outputs_of(known)).float()
+    return (values.double() * known.inputs.diagonal().double().sqrt() * known.needs.sqrt()[:, None]).float()
 
 
 def wanda(values: Tensor, known: Linear, amount: float | None, keep: int | None = None, group: int = 1) -> Tensor:
@@ -39,8 +31,8 @@ def sparsegpt(values: Tensor, known: Linear, amount: float | None, keep: int | N
 
     Those go that the answers need least; the others are fitted.
     """
-    factor, rows = factor_of(known.inputs), outputs_of(known)
-    together = max(1, _TOGETHER // group) * group
+    factor, rows = factor_of(known.inputs), known.needs.sqrt()[:, None]
+    together = max(1, TOGETHER // group) * group  # as many of these columns go as of the whole
     gone: dict[int, Tensor] = {}
 
     def begin(start: int, best: Tensor) -> None:

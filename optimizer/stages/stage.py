@@ -48,6 +48,11 @@ class Knob:
     warning: str = ""
 
 
+def later(default: Any, **constraints: Any) -> Any:
+    """A field that a stage got after its first release: recipes that leave it at its default keep their ids."""
+    return Field(default=default, exclude_if=lambda value: value == default, **constraints)
+
+
 class Stage(Settings):
     """Frozen settings whose fields are the stage's YAML keys; a stage states what differs from this one.
 

@@ -16,8 +16,8 @@ from optimizer.model.checkpoint import open_checkpoint
 from optimizer.model.weight import Codes, Weight
 from optimizer.packing.payload import pack
 from optimizer.recipe import parse
-from optimizer.stages.fisher import Costs, with_feedback
 from optimizer.stages.quantize import Quantize
+from optimizer.stages.rounding import Costs, with_feedback
 from optimizer.stages.staging import Staged
 
 BITS = 3.0
