@@ -129,7 +129,7 @@ class Recipe:
         name: str,
         log: Callable[[str], None],
         examples: Callable[[], Examples] | None = None,
-        keep: staging.Keep = lambda compute: compute(),
+        keep: staging.Keep = staging.computed,
     ) -> Staged:
         """The original, which goes by `name`, with the stages made ready; the rest as of `staging.prepare`."""
         recipe = self.fitted(original.outline)

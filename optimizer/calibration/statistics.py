@@ -115,21 +115,23 @@ def statistics(model: Any, task: Task, examples: Examples) -> Statistics:
             seen.made.clear()
             seen.found.clear()
             outputs = model(**{name: batch[name] for name in names})
-            for last in (*[False] * (_DRAWS - 1), True):
-                for values in (*(made for _, _, made in (*seen.made, *seen.found)), *_weights(whole)):
-                    values.grad = None
-                loss = surprise(outputs, task, model.config, draw)
-                if not loss.isfinite():
-                    raise StageError("the model's answers to the calibration texts are not finite; remove the stage")
-                torch.autograd.backward(loss, retain_graph=not last)
-                _add_linear(seen, last)
-                _add_rows(seen, len(batch["input_ids"]), last)
-                for name, module in whole.items():
-                    if module.weight.grad is not None:
-                        seen.squares[name] += module.weight.grad.square().mean(1)
+            for left in reversed(range(_DRAWS)):
+                _backward(surprise(outputs, task, model.config, draw), seen, _weights(whole), again=left > 0)
+                _add_linear(seen, last=left == 0)
+                _add_rows(seen, len(batch["input_ids"]), last=left == 0)
+                _add_whole(seen, whole)
     for weight in _weights(whole):
         weight.grad = None
     return _figures(model, tables, seen, len(examples))
+
+
+def _backward(loss: Tensor, seen: _Seen, weights: Sequence[Tensor], *, again: bool) -> None:
+    """The gradients of a loss alone at all that was seen and at `weights`; `again` says that another loss follows."""
+    for values in (*(made for _, _, made in (*seen.made, *seen.found)), *weights):
+        values.grad = None
+    if not loss.isfinite():
+        raise StageError("the model's answers to the calibration texts are not finite; remove the stage")
+    torch.autograd.backward(loss, retain_graph=again)
 
 
 def _batches(examples: Examples, config: Any) -> Iterator[dict[str, Tensor]]:
@@ -158,7 +160,7 @@ def _weights(tables: Mapping[str, nn.Embedding]) -> list[Tensor]:
     return [module.weight for module in tables.values()]
 
 
-def _add_linear(seen: _Seen, last: bool) -> None:
+def _add_linear(seen: _Seen, *, last: bool) -> None:
     """Add what one backward pass has shown; inputs once for all draws, after the last."""
     for call, inputs, made in seen.made:
         if made.grad is None:  # decides nothing
@@ -171,7 +173,7 @@ def _add_linear(seen: _Seen, last: bool) -> None:
             one.tokens += len(given)
 
 
-def _add_rows(seen: _Seen, texts: int, last: bool) -> None:
+def _add_rows(seen: _Seen, texts: int, *, last: bool) -> None:
     """The same of the rows of tables: the gradients of a row that a text looks up several times are of one sign."""
     for name, ids, made in seen.found:
         if made.grad is None:
@@ -185,6 +187,13 @@ def _add_rows(seen: _Seen, texts: int, last: bool) -> None:
             # One row of positions serves all texts of a batch.
             times = texts / len(ids)
             seen.looked_up[name] += torch.bincount(ids.flatten(), minlength=count) * times
+
+
+def _add_whole(seen: _Seen, tables: Mapping[str, nn.Embedding]) -> None:
+    """The same of tables that are multiplied whole."""
+    for name, module in tables.items():
+        if module.weight.grad is not None:
+            seen.squares[name] += module.weight.grad.square().mean(1)
 
 
 def _linear(seen: _Seen, share: int) -> Iterator[tuple[str, Linear]]:

@@ -179,7 +179,9 @@ def _source(reader: Any, constant: Any) -> Any:
 def restored(codes: Codes, before: Any) -> Any:
     """The operation that restores codes in float32, under the name of that which it replaces."""
     opset = openvino().opset13
-    rows = codes.scale.float() * (_of_columns(codes) or 1.0)
+    shared = _of_columns(codes)
+    assert shared is not None, "a graph's weights have no scales for columns"
+    rows = codes.scale.float() * shared
     scale = np.ascontiguousarray(rows.expand(len(codes.values), 1).numpy())
     converted = opset.convert(opset.constant(codes.values.to(torch.int8).numpy()), "f32")
     restored = opset.multiply(converted, opset.constant(scale))

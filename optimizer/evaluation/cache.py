@@ -1,21 +1,15 @@
 """The original's predictions on disk, so that a sweep asks the original once."""
 
-import contextlib
-import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from optimizer import cached
 from optimizer.evaluation.predict import Prediction
-from optimizer.files import replacing
 
 _LARGEST_BYTES = 2**30
-_DIGEST = "sha256"
 
 
 class Recorder:
@@ -47,13 +41,7 @@ class Recorder:
         """Store everything under one name at once; False if it was too large, OSError if it cannot be written."""
         if self._tensors is None:
             return False
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        digest = _digest(self._tensors[name] for name in sorted(self._tensors))
-        with replacing(self._path) as partial:
-            try:
-                save_file(self._tensors, partial, metadata={_DIGEST: digest})
-            except SafetensorError as error:  # how it reports a full disk
-                raise OSError(str(error)) from error
+        cached.write(self._path, self._tensors)
         return True
 
 
@@ -73,22 +61,11 @@ class Recorded:
 
 def recorded(path: Path) -> Recorded | None:
     """The predictions stored at `path`; None where there are none or they are damaged."""
-    with contextlib.suppress(OSError, SafetensorError):
-        file: Any = safe_open(path, framework="pt")  # open as long as it is read: writers put another in its place
-        names = sorted(file.keys())
-        if (file.metadata() or {}).get(_DIGEST) == _digest(file.get_tensor(name) for name in names):
-            return Recorded(file)
-    return None
+    file = cached.opened(path)
+    return None if file is None else Recorded(file)
 
 
 def _named(batch: int, prediction: Prediction) -> Iterator[tuple[str, Tensor]]:
     yield f"{batch}.logits", prediction.logits
     if prediction.decoder_ids is not None:
         yield f"{batch}.decoder_ids", prediction.decoder_ids
-
-
-def _digest(tensors: Iterable[Tensor]) -> str:
-    total = hashlib.sha256()
-    for tensor in tensors:
-        total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return total.hexdigest()

@@ -3,16 +3,15 @@
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 import transformers
-from filelock import FileLock
 from torch import Tensor
 from tqdm import tqdm
 
+from optimizer.cached import one_at_a_time
 from optimizer.data.labels import Gold, class_names, gold
 from optimizer.data.texts import Texts
 from optimizer.data.tokens import Example, TokenInputs
@@ -59,7 +58,7 @@ def compare(job: Job, texts: Texts, original: Side, artifact: Side) -> Figures:
     tally, kept = Tally(decides), Kept(decides, about)
     changed = Changed(job.task, config, asked, keep_texts=job.data.keep_texts, starts=about.starts)
     own_plan = _own_plan(job, plan, artifact.inputs) if artifact.inputs is not asked else plan
-    with _asking(path):
+    with one_at_a_time(path):
         known = recorded(path) or _record(original, plan, path)
     broken: dict[str, list[int]] = {"original": [], "artifact": []}
     pairs = zip(plan, own_plan, strict=True)
@@ -212,18 +211,3 @@ def _record(original: Side, plan: list[Batch], path: Path) -> Recorder | None:
     except OSError as error:
         _log.warning("%s: the original's predictions are not kept: %s", path, error.strerror or error)
     return recorder
-
-
-@contextmanager
-def _asking(path: Path) -> Iterator[None]:
-    """Let only one process ask the original what `path` will hold."""
-    lock = FileLock(path.with_suffix(".lock"))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except OSError:  # what cannot be locked cannot be kept either, and each asks for itself
-        _log.debug("%s cannot be locked", path)
-    try:
-        yield
-    finally:
-        lock.release()

@@ -43,8 +43,7 @@ def pack(values: Tensor, rows: Tensor, columns: Tensor, threads: int) -> bytes:
 
 def shape(data: memoryview) -> tuple[int, ...]:
     """The shape of the codes, from the first bytes; PayloadError where they are not what `pack` writes."""
-    rows, columns = (_header(block) for block in _scale_blocks(Reader(data)))
-    return _shape(rows, columns)
+    return _shape(*map(_header, _scale_blocks(Reader(data))))
 
 
 def unpack(data: memoryview, expect_shape: Sequence[int] | None, threads: int) -> tuple[Tensor, Tensor, Tensor]:

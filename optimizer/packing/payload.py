@@ -40,27 +40,21 @@ def pack(weight: Weight, threads: int = 1) -> torch.Tensor:
     """The payload of a weight, of its codes if it has any; never of the weight's own shape."""
     if weight.codes is None:
         return codec.encode(weight.tensor, threads)
-    return (
-        _pack_by_row_and_column(weight.codes, threads)
-        if weight.codes.columns is not None
-        else _pack(weight.codes, threads)
-    )
-
-
-def _pack(codes: Codes, threads: int) -> torch.Tensor:
+    if weight.codes.columns is not None:
+        return _by_row_and_column(weight.codes, weight.codes.columns, threads)
+    codes = weight.codes
     values = codec.encode(codes.values, threads)
     scales = codec.encode(codes.scale, threads)
     head = torch.frombuffer(bytearray(_head(_MAGIC, codes.dtype, values.numel())), dtype=torch.uint8)
     return torch.cat([head, values, scales])
 
 
-def _pack_by_row_and_column(codes: Codes, threads: int) -> torch.Tensor:
-    """Their scales are on the grid; ValueError for others."""
-    assert codes.columns is not None
-    rows, columns = grid.exponents(codes.scale), grid.exponents(codes.columns)
-    if rows is None or columns is None:
+def _by_row_and_column(codes: Codes, columns: torch.Tensor, threads: int) -> torch.Tensor:
+    """The payload of codes whose scales are on the grid; ValueError for others."""
+    of_rows, of_columns = grid.exponents(codes.scale), grid.exponents(columns)
+    if of_rows is None or of_columns is None:
         raise ValueError("scales of rows and columns must be powers of two to the 64th part of whole numbers")
-    blocks = classes.pack(codes.values, rows, columns, threads)
+    blocks = classes.pack(codes.values, of_rows, of_columns, threads)
     return torch.frombuffer(bytearray(_head(_BY_ROW_AND_COLUMN, codes.dtype, 0) + blocks), dtype=torch.uint8)
 
 

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from optimizer.report.figures import closeness, ends, figure, interval, printable
+from optimizer.report.figures import figure, interval, printable
 from optimizer.report.runs import Run
-from optimizer.rows.front import closeness_of
+from optimizer.rows.front import closeness, closeness_of, ends
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from optimizer.rows.front import closeness_of
+from optimizer.rows.front import ends
 from optimizer.rows.row import FIGURES, Row, is_as_fast
 
 MEGABYTE = 1e6
@@ -18,17 +18,6 @@ def figure(row: Row, column: str) -> str:
         return megabytes(value)
     text = FIGURES[column].pattern.format(value)
     return f"{text}, as fast" if column == "speedup" and is_as_fast(row) else text
-
-
-def closeness(row: Row) -> str:
-    """What is called the row's closeness to its original, in words."""
-    return closeness_of(row).replace("_", " ")
-
-
-def ends(row: Row) -> tuple[float | None, float | None]:
-    """The 95 % interval of a row's closeness; None where it has none."""
-    name = closeness_of(row)
-    return getattr(row, f"{name}_low", None), getattr(row, f"{name}_high", None)
 
 
 def interval(row: Row) -> str:

@@ -18,8 +18,8 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter, ScalarFormatter
 
 from optimizer.report import captions, labels, svg
 from optimizer.report.columns import figures
-from optimizer.report.figures import closeness, ends
 from optimizer.report.runs import Run, shortened
+from optimizer.rows.front import closeness, ends
 
 # The CSS variables that the page has for light and for dark, and what they are in a PNG.
 _INK, _MUTED, _GRID, _PAPER = "#1f2328", "#59636e", "#d8dee4", "#ffffff"

@@ -6,9 +6,9 @@ from pathlib import Path
 from rich.table import Table
 
 from optimizer.evaluation.sample_size import would_show
-from optimizer.report.figures import closeness, ends, figure, interval
+from optimizer.report.figures import figure, interval
 from optimizer.report.screen import Screen
-from optimizer.rows.front import closeness_of, quality
+from optimizer.rows.front import closeness, closeness_of, ends, quality
 from optimizer.rows.row import Row, is_held_out, is_slower, rank
 from optimizer.rows.store import CSV_FILE
 

@@ -17,6 +17,17 @@ def closeness_of(row: Row) -> str:
     return next((name for name in CLOSENESS if getattr(row, name) is not None), CLOSENESS[0])
 
 
+def closeness(row: Row) -> str:
+    """What is called the row's closeness to its original, in words."""
+    return closeness_of(row).replace("_", " ")
+
+
+def ends(row: Row) -> tuple[float | None, float | None]:
+    """The 95 % interval of a row's closeness; None where it has none."""
+    name = closeness_of(row)
+    return getattr(row, f"{name}_low", None), getattr(row, f"{name}_high", None)
+
+
 def quality(row: Row) -> float | None:
     """How close a row is to its original, by the figure of CLOSENESS that counts for it.
 

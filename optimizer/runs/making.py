@@ -85,13 +85,11 @@ def _optimize(
             log.info("left alone: %s", each)
     environment = recipe.environment
     texts = calibrated(calibration, checkpoint, environment) if calibration else None
-    staged = recipe.staged(
-        checkpoint,
-        original.name,
-        log.info,
-        texts.examples if texts else None,
-        partial(stored, cache, _statistics_of(checkpoint, texts)) if texts else lambda compute: compute(),
-    )
+    if texts:
+        keep = partial(stored, cache, _statistics_of(checkpoint, texts))
+        staged = recipe.staged(checkpoint, original.name, log.info, texts.examples, keep)
+    else:
+        staged = recipe.staged(checkpoint, original.name, log.info)
     write(staged, artifact, threads=environment.threads, calibration=texts, alone=alone, commit=original.commit)
 
 

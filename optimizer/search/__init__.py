@@ -7,6 +7,7 @@ from typing import Any
 from optimizer.errors import RecipeError, install
 from optimizer.recipe import Recipe
 from optimizer.rows.row import Row
+from optimizer.runs.source import Sources
 from optimizer.search import bisect, gating, grid, holdout, trials
 from optimizer.search.space import Range, Search, changed, grid_of, settings
 
@@ -34,8 +35,9 @@ def search(
     process is at this search.
     """
     goal = settings(recipe)
-    recipe = gating.fitted(recipe, goal, say)
-    parts = holdout.parts(recipe, goal, out)
+    sources = Sources()
+    recipe = gating.fitted(recipe, goal, say, sources)
+    parts = holdout.parts(recipe, goal, sources)
     if parts.why_not:
         say(f"search: {parts.why_not}")
     ranked = trials.search(parts.searched, goal, _proposer(recipe, goal, say), run, out, say, at_once, force)

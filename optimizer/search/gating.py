@@ -9,7 +9,9 @@ from optimizer.runs.source import Sources
 from optimizer.search.space import Search, itself
 
 
-def fitted(recipe: Mapping[str, Any], goal: Search, say: Callable[[str], None]) -> Mapping[str, Any]:
+def fitted(
+    recipe: Mapping[str, Any], goal: Search, say: Callable[[str], None], sources: Sources | None = None
+) -> Mapping[str, Any]:
     """The recipe with `search.otherwise` in place of gates whose figures its model has not; `say` is told which.
 
     Nothing is put in place where another of its gates is on the answers. Raises an OptimizerError when the model or the
@@ -18,7 +20,7 @@ def fitted(recipe: Mapping[str, Any], goal: Search, say: Callable[[str], None]) 
     if not goal.otherwise:
         return recipe
     base = itself(recipe, goal)
-    source = Sources().of(base.model, base.data, calibrated=base.calibrated)
+    source = (sources or Sources()).of(base.model, base.data, calibrated=base.calibrated)
 
     def has(gate: str) -> bool:
         return lacking(gate, source) is None

@@ -6,15 +6,15 @@ texts that no trial has seen are unbiased. Both parts are runs like any other: `
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from optimizer.data.parts import FEWEST_HELD_OUT, held_out_count
 from optimizer.errors import RecipeError
 from optimizer.evaluation.inputs import reads_texts
-from optimizer.rows.front import closeness_of, quality
+from optimizer.rows.front import closeness, ends, quality
 from optimizer.rows.row import Row
-from optimizer.runs.plan import Plan, plan_all
+from optimizer.runs.plan import plan
+from optimizer.runs.source import Sources
 from optimizer.search.space import Search, itself
 
 
@@ -27,12 +27,12 @@ class Parts:
     why_not: str | None = None
 
 
-def parts(recipe: Mapping[str, Any], goal: Search, out: Path) -> Parts:
+def parts(recipe: Mapping[str, Any], goal: Search, sources: Sources) -> Parts:
     """A search's recipe on the two parts of its texts; `why_not` is said where they cannot be parted.
 
     Of both parts the same texts are left to calibrate on, so that both make the same artifact. On those kept aside a
     gate is missed beyond chance alone: they are fewer, and what was chosen at the gate would miss it every other time.
-    Raises RecipeError for a recipe that names a part itself, and what `plan_all` raises.
+    Raises RecipeError for a recipe that names a part itself, and what `plan` raises.
     """
     base = itself(recipe, goal)
     if base.data.part is not None:
@@ -41,9 +41,8 @@ def parts(recipe: Mapping[str, Any], goal: Search, out: Path) -> Parts:
         raise RecipeError("gates.against: a search is held to no earlier run; write gates of its own in place of it")
     if not goal.holdout or base.evaluation.examples == 0:
         return Parts(recipe)
-    (plan,) = plan_all([base], out)
-    assert isinstance(plan, Plan)  # what cannot be planned alone has been raised
-    checkpoint, different = plan.source.checkpoint, plan.source.different
+    source = plan(base, sources).source
+    checkpoint, different = source.checkpoint, source.different
     if not reads_texts(checkpoint.directory, checkpoint.task, checkpoint.model):
         return Parts(recipe, why_not="this model is asked no texts, so none are kept aside")
     count = held_out_count(different, goal.holdout)
@@ -61,9 +60,8 @@ def told(chosen: Row, row: Row) -> str:
     """The figures of the chosen run on the texts kept aside, beside those that it was chosen by, in one line."""
     if row.status == "failed":
         return f"failed on the texts kept aside: {row.error}"
-    name = closeness_of(row)
-    figures = [f"{name.replace('_', ' ')} {quality(row):.4f}"] if quality(row) is not None else []
-    low, high = (getattr(row, f"{name}_{end}", None) for end in ("low", "high"))
+    figures = [f"{closeness(row)} {quality(row):.4f}"] if quality(row) is not None else []
+    low, high = ends(row)
     if figures and low is not None and high is not None:
         figures[-1] += f" ({low:.4f} to {high:.4f})"
     if quality(chosen) is not None:

@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from optimizer.errors import ArtifactError, RecipeError
 from optimizer.recipe import Recipe
-from optimizer.rows.front import closeness_of, front, quality
+from optimizer.rows.front import closeness, closeness_of, front, quality
 from optimizer.rows.gates import Gates, shortfall
 from optimizer.rows.row import STATUSES, Row
 from optimizer.rows.verdict import subject
@@ -191,7 +191,7 @@ def _ranked(trials: Sequence[Trial], goal: Search, say: Callable[[str], None]) -
     ended = rows(ranked)
     _say_best(ended[0], len(ranked), goal, _words(rounded(ranked[0])), say)
     for row in front(ended):
-        say(f"front: {row.run_id}: {row.size_ratio:.2%} of the original's bytes, {_closeness(row)}")
+        say(f"front: {row.run_id}: {row.size_ratio:.2%} of the original's bytes, {closeness(row)} {quality(row):.4f}")
     return ranked
 
 
@@ -222,10 +222,6 @@ def _outcome(row: Row, goal: Search) -> str:
     columns = dict.fromkeys((goal.column, *([] if quality(row) is None else [closeness_of(row)])))
     figures = ", ".join(f"{column} {getattr(row, column):.6g}" for column in columns)
     return figures if row.status == "ok" else f"{figures}, rejected"
-
-
-def _closeness(row: Row) -> str:
-    return f"{closeness_of(row).replace('_', ' ')} {quality(row):.4f}"
 
 
 def _words(values: Mapping[str, Any]) -> str:

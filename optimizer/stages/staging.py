@@ -24,6 +24,12 @@ from optimizer.stages.stage import Context, Step, Transform
 Keep = Callable[[Callable[[], Statistics]], Statistics]
 """What gives the statistics that a function computes, from where they are kept if they are."""
 
+
+def computed(compute: Callable[[], Statistics]) -> Statistics:
+    """The Keep that keeps nothing."""
+    return compute()
+
+
 Transforms = tuple[tuple[str, frozenset[str], Transform], ...]
 """Each with the label of its step, and the names of the weights that go through it."""
 
@@ -125,7 +131,7 @@ def prepare(
     log: Callable[[str], None],
     examples: Callable[[], Examples] | None = None,
     allow_nonfinite: tuple[str, ...] = (),
-    keep: Keep = lambda compute: compute(),
+    keep: Keep = computed,
 ) -> Staged:
     """Ready every stage in turn; one that needs figures of the whole model reads the outcome of those before it.
 

@@ -6,6 +6,9 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from optimizer.model.weight import Codes, Weight
+from optimizer.packing.payload import is_payload, pack, restored_shape, stored_codes, unpack
+
 
 def raw(tensor: torch.Tensor) -> bytes:
     return tensor.contiguous().as_strided((tensor.numel(),), (1,)).view(torch.uint8).numpy().tobytes()
@@ -14,6 +17,16 @@ def raw(tensor: torch.Tensor) -> bytes:
 def assert_same(restored: torch.Tensor, original: torch.Tensor) -> None:
     assert (restored.dtype, restored.shape) == (original.dtype, original.shape)
     assert raw(restored) == raw(original)
+
+
+def assert_comes_back(codes: Codes) -> None:
+    """What is packed of codes is a payload of another shape that says and gives back what they are."""
+    payload = pack(Weight("layer.weight", codes, "linear", "layer"))
+    assert is_payload(payload)
+    assert payload.shape != codes.values.shape
+    assert restored_shape(payload) == tuple(codes.values.shape)
+    assert_same(unpack(payload, codes.values.shape), codes.restore())
+    assert_same(stored_codes(payload), codes.values)
 
 
 DRAWS: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {

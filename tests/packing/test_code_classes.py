@@ -7,11 +7,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from payloads import assert_same
+from payloads import assert_comes_back, assert_same
 
 from optimizer.model.weight import Codes, Weight
 from optimizer.packing import classes, codec, grid
-from optimizer.packing.payload import DTYPES, PayloadError, is_payload, pack, restored_shape, stored_codes, unpack
+from optimizer.packing.payload import DTYPES, PayloadError, pack, unpack
 
 HEAD = 18
 
@@ -35,12 +35,7 @@ def weight(codes: Codes) -> Weight:
 @given(st.integers(0, 40), st.integers(0, 40), st.integers(0, 3), st.sampled_from(DTYPES))
 def test_they_come_back_bit_for_bit(rows: int, columns: int, stack: int, dtype: torch.dtype) -> None:
     codes = made(rows, columns, *([stack] if stack else []), dtype=dtype)
-    payload = pack(weight(codes))
-    assert is_payload(payload)
-    assert payload.shape != codes.values.shape
-    assert restored_shape(payload) == tuple(codes.values.shape)
-    assert_same(unpack(payload, codes.values.shape), codes.restore())
-    assert_same(stored_codes(payload), codes.values)
+    assert_comes_back(codes)
 
 
 @pytest.mark.parametrize("threads", [1, 3])

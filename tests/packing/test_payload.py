@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from payloads import assert_same, crafted
+from payloads import assert_comes_back, assert_same, crafted
 
 from optimizer.model.weight import Codes, Weight
 from optimizer.packing import codec
@@ -75,12 +75,7 @@ def test_a_plain_weight_comes_back_bit_for_bit(tensor: torch.Tensor) -> None:
 @settings(max_examples=150, deadline=None)
 @given(quantized())
 def test_codes_come_back_bit_for_bit(codes: Codes) -> None:
-    payload = pack(weight(codes))
-    assert is_payload(payload)
-    assert payload.shape != codes.values.shape
-    assert restored_shape(payload) == tuple(codes.values.shape)
-    assert_same(unpack(payload, codes.values.shape), codes.restore())
-    assert_same(stored_codes(payload), codes.values)
+    assert_comes_back(codes)
 
 
 @pytest.mark.parametrize("shape", STACKED.values(), ids=STACKED)
