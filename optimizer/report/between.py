@@ -130,8 +130,11 @@ def _verdict(column: str, before: Row, after: Row) -> str | None:
 
 
 def _is_chance(column: str, before: Row, after: Row) -> bool:
-    """Whether the intervals overlap, or, of what has none and is noisy, whether they are hardly apart."""
-    stem = column.removesuffix("_low").removesuffix("_high")
+    """Whether the intervals overlap, or, of what has none and is noisy, whether they are hardly apart.
+
+    Latencies of two runs are of different moments: what each is to its original, measured in turns, tells them apart.
+    """
+    stem = "speedup" if column.startswith("latency_ms") else column.removesuffix("_low").removesuffix("_high")
     ends = [getattr(row, f"{stem}_{end}", None) for row in (before, after) for end in ("low", "high")]
     known = [float(end) for end in ends if end is not None]
     if len(known) == len(ends):
